@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..engine import engine_for
@@ -16,6 +16,7 @@ from ..protocol import content
 from ..protocol.errors import DurableStreamsError, ServiceUnavailable, StreamClosed, StreamNotFound
 from ..protocol.producers import ProducerClaim
 from ..runtime.batch_worker import WorkerEnded
+from ..store.chunk_rows import MAX_CHUNK_BYTES
 from ..store.operations import Append, Appended, Operation, Result, TakenOver, TakeOver
 from ..store.write.batch import expect
 
@@ -93,10 +94,11 @@ class StreamAppender:
     async def append(self, batch: list[bytes]) -> None:
         """Append encoded messages, each with its own sequence number of the producer.
 
-        In JSON mode they are one append: the committer's time would otherwise grow with their number.
+        In JSON mode they are one append, or more where they are large: the committer's time would otherwise grow with
+        their number.
         """
         if content.is_json(self.content_type):
-            appends = [self._append(b"".join(batch), 0, count=len(batch))]
+            appends = [self._append(data, number, count=count) for number, count, data in _joined(batch)]
         else:
             appends = [self._append(data, number) for number, data in enumerate(batch)]
         last = (await self._persist(appends))[-1]
@@ -178,6 +180,21 @@ class StreamAppender:
         except ServiceUnavailable as error:
             return futures, error
         return futures, None
+
+
+def _joined(messages: Sequence[bytes]) -> Iterator[tuple[int, int, bytes]]:
+    """Join messages up to the size of a chunk, which no store divides between them. A larger one stays alone.
+
+    Yields:
+        The number of the first message, how many messages there are, and their data.
+    """
+    first, size = 0, 0
+    for number, message in enumerate(messages):
+        size += len(message)
+        if number > first and size > MAX_CHUNK_BYTES:
+            yield first, number - first, b"".join(messages[first:number])
+            first, size = number, len(message)
+    yield first, len(messages) - first, b"".join(messages[first:])
 
 
 async def _outcomes_of(futures: Sequence[Awaitable[Result]]) -> Sequence[Result | BaseException]:

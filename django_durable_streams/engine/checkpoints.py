@@ -21,7 +21,7 @@ from django.db import Error, connections
 
 from ..protocol.errors import ServiceUnavailable
 from ..runtime import execution
-from ..runtime.connection import DedicatedConnection, limit_log
+from ..runtime.connection import DedicatedConnection, forget_log_limit, limit_log
 from ..store.operations import Commit
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ class Checkpointer:
         self._due.set()
         if self._thread is not None:
             self._thread.join()
+        forget_log_limit(self._connection.using)  # the thread may have ended between a large commit and its own work
 
     def _run(self) -> None:
         while self._is_due():

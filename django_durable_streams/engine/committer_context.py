@@ -16,7 +16,7 @@ yet: the event loop would take in the news for its readers in the same turn, bef
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from threading import Lock
+from threading import Event
 
 from ..runtime import execution
 from ..runtime.after_commit import follow_up
@@ -43,12 +43,10 @@ class HeldCommits:
     def __init__(self, on_commit: Callable[[list[Commit]], None]) -> None:
         self._on_commit = on_commit
         self._transactions: list[list[Commit]] = []
-        self._announcing = Lock()  # is held while there are such commits: an Event would take ten calls a batch
+        self._waiting: list[Event] = []  # of `wait`: an Event for each batch would take ten calls
 
     def hold(self, commits: list[Commit]) -> None:
         """Hold the commits of a transaction."""
-        if not self._transactions:
-            self._announcing.acquire()
         self._transactions.append(commits)
 
     def has_stream(self, condition: Callable[[int], bool]) -> bool:
@@ -63,13 +61,21 @@ class HeldCommits:
                 follow_up("Readers learn of the commit by polling.", self._on_commit, transactions[0])
             finally:
                 del transactions[0]
-                if not transactions:
-                    self._announcing.release()
+        for waiting in [*self._waiting]:
+            waiting.set()
 
     def wait(self, seconds: float) -> None:
-        """Wait until no commit is held, or until the time is over. Safe to call from any thread."""
-        if self._announcing.acquire(timeout=seconds):
-            self._announcing.release()
+        """Wait until no commit is held, or until the time is over. Safe to call from any thread.
+
+        A signal handler may raise in it, so the committer never waits for whoever waits here.
+        """
+        are_announced = Event()
+        self._waiting.append(are_announced)
+        try:
+            if self._transactions:
+                are_announced.wait(seconds)
+        finally:
+            self._waiting.remove(are_announced)
 
 
 class CommitterContext(CommitContext):

@@ -265,6 +265,11 @@ def limit_log(using: str, pages: int = LOG_PAGES) -> None:
     _set_log_limit(using, pages)
 
 
+def forget_log_limit(using: str) -> None:
+    """Let dedicated connections have the usual limit again when they are opened or used next. Safe from any thread."""
+    _log_limits.pop(using, None)
+
+
 def _set_log_limit(using: str, pages: int) -> None:
     with connections[using].cursor() as cursor:
         cursor.execute(f"PRAGMA wal_autocheckpoint = {pages}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 
 class Sleeper(Protocol):
@@ -68,7 +68,8 @@ class Timeouts:
             self._loop.call_soon(sleeper.wake)
 
 
-_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, Timeouts] = WeakKeyDictionary()
+_shared: WeakValueDictionary[asyncio.AbstractEventLoop, Timeouts] = WeakValueDictionary()
+"""By event loop. They are kept by those who use them: they have the loop, which would otherwise never be freed."""
 
 
 def shared_timeouts() -> Timeouts:

@@ -14,6 +14,7 @@ from ..protocol.errors import DurableStreamsError
 from ..protocol.messages import Request, Response, error_response
 from ..protocol.request_ids import REQUEST_ID, log_fields, request_id
 from ..runtime.log_once import LogOnce
+from ..runtime.printable import loggable
 from . import request_numbers
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,6 @@ def _of_server(request: Request | None, error: Exception) -> DurableStreamsError
         if _settings_failures.is_due(str(error)[:200]):
             logger.error("Streams cannot be served with these settings. %s", error, extra=fields)
         return DurableStreamsError("The server cannot serve streams with its settings. Its log says what to do.")
-    method, path = ("A request", "") if request is None else (request.method, f" {request.path}")
+    method, path = ("A request", "") if request is None else (request.method, f" {loggable(request.path)}")
     logger.error("%s%s failed.", method, path, exc_info=error, extra=fields)
     return DurableStreamsError("The server failed to answer. Its log has the error.")

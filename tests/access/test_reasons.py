@@ -151,6 +151,24 @@ async def test_a_path_writes_no_lines_of_its_own_to_the_log(
     assert all(is_one_visible_line(line) and "\\u" in line for line in lines)
 
 
+class Failing(Permission):
+    """Fails with each request."""
+
+    async def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("text", ["\x9b2J", "\x85forged", "\u2028forged", "\u202eforged"])
+@override_streams(PERMISSION_CLASSES=f"{__name__}.Failing")
+async def test_nor_does_the_path_of_a_request_that_fails(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    assert (await client.request("GET", f"a{quote(text)}")).status == 500
+    (line,) = [entry.getMessage() for entry in caplog.records if "failed" in entry.getMessage()]
+    assert is_one_visible_line(line)
+    assert "\\u" in line
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -1,7 +1,9 @@
 """Many readers and long chats: shared look-ups, slots, clients that take no data, and bounds of memory."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import ExitStack
 from typing import Any, cast
@@ -27,6 +29,7 @@ from django_durable_streams.contrib.ai.permissions import (
     in_memory,
     is_in_memory,
 )
+from django_durable_streams.contrib.ai.views import event_body
 from django_durable_streams.contrib.ai.views.event_body import EventBody, EventResponse
 from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream
@@ -317,3 +320,13 @@ def test_commits_of_a_phase_are_at_the_same_moments() -> None:
     assert ticks(0.0, None) == [0.05, 0.05, 0.1, 0.1, 0.1]
     assert ticks(0.5, None) == [0.025, 0.075, 0.075, 0.075, 0.125]
     assert ticks(0.25, 0.2) == [0.05, 0.05, 0.25, 0.25, 0.25]
+
+
+def test_the_watch_of_clients_does_not_keep_an_event_loop_that_has_ended() -> None:
+    async def use() -> weakref.ref[asyncio.AbstractEventLoop]:
+        event_body._watch()
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(use())
+    gc.collect()
+    assert loop() is None

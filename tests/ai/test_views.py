@@ -16,8 +16,9 @@ from django.test import AsyncClient, Client, override_settings
 
 from django_durable_streams.contrib.ai import feeds, lookups
 from django_durable_streams.contrib.ai.answers import AnswerRunning, Chat, Run
+from django_durable_streams.contrib.ai.models import committed_events
 from django_durable_streams.contrib.ai.permissions import ChatPermission
-from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat, absent
+from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat, absent, vercel
 from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ServiceUnavailable
@@ -393,6 +394,30 @@ async def test_a_page_that_resumes_a_continued_message_gets_its_earlier_parts() 
         "tool-output-error",
         "finish-step",
     ]
+
+
+async def test_pages_that_resume_a_continued_message_share_its_earlier_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Stream] = []
+
+    def committed(stream: Stream) -> Any:
+        reads.append(stream)
+        return committed_events(stream)
+
+    monkeypatch.setattr(vercel, "committed_events", committed)
+    client = await client_of("ann")
+    await chunks(await post(client, "/api/chat", body(script={"count": 1})))
+    (user, answer) = (await client.get("/api/chat/c1/messages")).json()["messages"]
+    messages = [
+        {"id": user["id"], "role": "user", "parts": []},
+        {"id": answer["id"], "role": "assistant", "parts": [{"type": "text", "text": "First "}]},
+    ]
+    await chunks(await post(client, "/api/chat", body(messages=messages, script={"count": 1})))
+    run = await Run.objects.alatest("created_at")
+    resumed = [await client.get(f"/api/chat/c1/stream?answer={run.pk}") for _ in range(3)]
+    wholes = [await chunks(response) for response in resumed]
+    assert "First " in str(wholes[0])
+    assert wholes[0] == wholes[1] == wholes[2]
+    assert len(reads) == 1
 
 
 def renumbered(some: list[Any], by: int) -> list[Any]:

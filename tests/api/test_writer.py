@@ -16,7 +16,7 @@ from django_durable_streams.api.stream_committer import MAX_MESSAGES, StreamComm
 from django_durable_streams.api.writer import Writer
 from django_durable_streams.api.writer_options import WriterSettings
 from django_durable_streams.engine import Engine
-from django_durable_streams.models import Producer, Stream
+from django_durable_streams.models import Chunk, Producer, Stream
 from django_durable_streams.protocol.errors import (
     InvalidJSON,
     ProducerFenced,
@@ -27,6 +27,7 @@ from django_durable_streams.protocol.errors import (
 from django_durable_streams.protocol.producers import server_producer
 from django_durable_streams.runtime.batch_worker import WorkerEnded
 from django_durable_streams.signals import stream_appended
+from django_durable_streams.store.chunk_rows import MAX_CHUNK_BYTES
 from django_durable_streams.store.operations import Append, TakenOver, TakeOver
 from django_durable_streams.store.write import group_commit
 from django_durable_streams.testing import stop_engines
@@ -251,6 +252,22 @@ class TestProducers:
         async with answer.awriter(producer="job") as again:
             assert again.written == 8
         assert await messages(answer) == list(range(8))
+
+    @pytest.mark.parametrize("producer", [None, "job"])
+    async def test_large_messages_of_one_commit_make_no_chunk_that_is_larger(
+        self, answer: Stream, producer: str | None
+    ) -> None:
+        """A database takes a chunk in one packet, and a reader takes it as a whole."""
+        sizes = [10, 600_000, 300_000, 300_000, 10, 2_000_000, 10, 10]
+        async with answer.awriter(producer=producer, close=False, interval=60, max_bytes=10_000_000) as writer:
+            for size in sizes:
+                await writer.write("x" * size)
+        assert [len(message) for message in await messages(answer)] == sizes
+        chunks = [chunk async for chunk in Chunk.objects.order_by("start").values_list("start", "end")]
+        assert [end - start for start, end in chunks if end - start > MAX_CHUNK_BYTES] == [2_000_003]
+        if producer is not None:
+            async with answer.awriter(producer=producer) as again:
+                assert again.written == len(sizes)
 
     async def test_two_that_begin_at_once_are_told_apart(self, answer: Stream) -> None:
         one, other = [await answer.awriter(producer="job").__aenter__() for _ in range(2)]

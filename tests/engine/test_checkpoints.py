@@ -182,3 +182,23 @@ async def test_the_thread_ends_with_the_engine(engine: Engine) -> None:
     assert "durable-streams-checkpoints" in thread_names()
     await asyncio.to_thread(engine.stop)
     assert "durable-streams-checkpoints" not in thread_names()
+
+
+async def test_the_next_engine_has_the_usual_limit_if_the_thread_ended_before_its_work(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limit_of_another() -> object:
+        another = DedicatedConnection("default")
+        another.open()
+        pages = limit()
+        another.close()
+        return pages
+
+    await engine.write(Create("a", BINARY))
+    monkeypatch.setattr(checkpoints.Checkpointer, "_run", lambda checkpointer: None)
+    await engine.write(Append("a", BINARY, 8 * MEGABYTE))
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(limit_of_another).result() == checkpoints.MAX_LOG_PAGES
+    await asyncio.to_thread(engine.stop)
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(limit_of_another).result() == LOG_PAGES

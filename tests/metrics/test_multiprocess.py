@@ -14,6 +14,7 @@ from django_durable_streams.contrib.prometheus import multiprocess
 from django_durable_streams.contrib.prometheus.multiprocess import Writer
 from django_durable_streams.contrib.prometheus.value_files import WholeFilesCollector
 from django_durable_streams.engine.numbers import COMMITTER, EngineNumbers
+from django_durable_streams.runtime.log_once import LogOnce
 from django_durable_streams.server.request_numbers import RequestStats
 from django_durable_streams.stats import ProcessStats
 from django_durable_streams.store.operations import Commit
@@ -226,8 +227,9 @@ DAMAGED = [b"", b"\1", b"\0" * 7, b"\xff" * 64, b"\x40\0\0\0" + b"\0" * 4 + b"\x
 
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_file_takes_no_other_metrics_away(
-    directory: Path, numbers: EngineNumbers, caplog: Any, content: bytes
+    directory: Path, numbers: EngineNumbers, caplog: Any, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(WholeFilesCollector, "_failures", LogOnce(60.0))
     append(numbers)
     Writer().write()
     others = ["counter_1.db", "gauge_livesum_1-streams.db", "histogram_1-streams.db", f"summary_{os.getpid()}.db"]
@@ -239,6 +241,19 @@ def test_a_damaged_file_takes_no_other_metrics_away(
     assert sums(text, "durable_streams_appends_total") == {(): 2}
     if "damaged" in caplog.text:
         assert all(name in caplog.text for name in others)
+
+
+def test_a_file_that_cannot_be_read_takes_no_other_metrics_away(
+    directory: Path, numbers: EngineNumbers, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WholeFilesCollector, "_failures", LogOnce(60.0))
+    append(numbers)
+    Writer().write()
+    (directory / "counter_1.db").mkdir()
+    registry = CollectorRegistry()
+    WholeFilesCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]
+    assert sums(generate_latest(registry).decode(), "durable_streams_appends_total") == {(): 2}
+    assert "not shown: counter_1.db." in caplog.text
 
 
 @pytest.mark.parametrize("content", DAMAGED)

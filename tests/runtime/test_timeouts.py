@@ -1,8 +1,10 @@
 """Who waits long enough is woken, the first who came first, and nothing is left of those who did not need it."""
 
 import asyncio
+import gc
+import weakref
 
-from django_durable_streams.runtime.timeouts import Timeouts
+from django_durable_streams.runtime.timeouts import Timeouts, shared_timeouts
 
 
 class Sleeper:
@@ -73,3 +75,18 @@ async def test_nothing_is_left_of_those_who_do_not_wait_any_more() -> None:
     assert queue.timer.cancelled()
     assert not timeouts._queues
     assert woken == []
+
+
+async def test_groups_of_an_event_loop_share_their_timeouts() -> None:
+    timeouts = shared_timeouts()
+    assert timeouts is shared_timeouts()
+
+
+def test_shared_timeouts_do_not_keep_an_event_loop_that_has_ended() -> None:
+    async def use() -> weakref.ref[asyncio.AbstractEventLoop]:
+        shared_timeouts().add(Sleeper("a", []), 60)
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(use())
+    gc.collect()
+    assert loop() is None

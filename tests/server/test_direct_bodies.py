@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import tracemalloc
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -79,7 +80,7 @@ async def status(reader: asyncio.StreamReader) -> int:
 
 async def is_direct(connection: FastPathConnection) -> None:
     """Wait until the loop receives the body into its memory."""
-    while not connection._is_direct:  # noqa: ASYNC110
+    while connection._receiver is None:  # noqa: ASYNC110
         await asyncio.sleep(0)
 
 
@@ -96,7 +97,7 @@ def test_a_large_body_arrives_as_it_was_sent(run: Any, first: int) -> None:
         await is_direct(connection)
         writer.write(BODY[first:])
         assert await status(reader) == 204
-        assert not connection._is_direct
+        assert connection._receiver is None
 
     run(scenario)
     assert content() == BODY
@@ -122,7 +123,7 @@ def test_a_client_that_leaves_in_the_middle_changes_nothing(run: Any, leave: Any
         await writer.drain()
         await is_direct(connection)
         leave(writer)
-        while connection._is_direct or memory.held:  # noqa: ASYNC110
+        while connection._receiver or memory.held:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert await reader.read() == b""
 
@@ -143,6 +144,37 @@ def test_the_place_of_a_body_counts_as_it_is_filled_and_a_refused_body_is_droppe
         # The connection is left to the requests after it.
         writer.write(HEAD % 3 + b"end")
         assert await status(reader) == 204
+
+    run(scenario)
+    assert content() == b"end"
+
+
+@pytest.mark.parametrize("first", [60_000, 250_000])
+def test_a_body_whose_first_part_finds_no_room_is_refused(run: Any, first: int) -> None:
+    async def scenario(client: Client, connection: FastPathConnection) -> None:
+        reader, writer = client
+        with override_streams(MAX_BODY_MEMORY=50_000):
+            writer.write(HEAD % SIZE + BODY[:first])
+            assert await status(reader) == 503
+        assert connection._upload is None
+
+    run(scenario)
+    assert content() == b""
+
+
+def test_the_place_of_a_refused_body_is_free_while_the_connection_goes_on(run: Any) -> None:
+    async def scenario(client: Client, connection: FastPathConnection) -> None:
+        reader, writer = client
+        writer.write(HEAD % SIZE + BODY[:100])
+        await is_direct(connection)
+        assert connection._upload is not None
+        place = weakref.ref(connection._upload.body._placed)
+        with override_streams(MAX_BODY_MEMORY=SIZE - 10):
+            writer.write(BODY[100:-5])
+            assert await status(reader) == 503
+        writer.write(BODY[-5:] + HEAD % 3 + b"end")
+        assert await status(reader) == 204
+        assert place() is None
 
     run(scenario)
     assert content() == b"end"

@@ -2,15 +2,14 @@
 
 A reader is a position in the feed's list, not a queue, and reads from the beginning whenever it comes. The feed follows
 the chat's stream while it has readers. Readers at the same position get the same portion, which is encoded once. A
-reader that waits is woken by the feed alone: it has no timer of its own, and polls nothing.
-
-Knows no request and no format of a response.
+reader that waits is woken by the feed alone: it has no timer of its own, and polls nothing. Knows no request and no
+format of a response.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import aclosing, contextmanager
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -80,12 +79,12 @@ def _events(chunks: list[bytes]) -> bytes:
 
 
 class FeedSource(NamedTuple):
-    """What a feed reads: a run of a chat, or with an empty `run` the whole chat."""
+    """What a feed reads: a run of a chat, or with an empty `run` the whole chat. A translator may need an await."""
 
     stream: Stream
     offset: str
     run: str
-    translator: Callable[[], Translator]
+    translator: Callable[[], Translator | Awaitable[Translator]]
 
 
 class Feed:
@@ -173,8 +172,9 @@ class Feed:
             self._pump.cancel()
 
     async def _read(self) -> None:
-        translator, offset = self._source.translator(), self._source.offset
+        made, offset = self._source.translator(), self._source.offset
         try:
+            translator = made if isinstance(made, Translator) else await made
             # Existing events come first, without a wait: an empty chat has no page, and its readers are up to date.
             offset = await self._read_pages(offset, translator, timeout=0)
             self._tell(up_to_date=True)

@@ -112,7 +112,7 @@ def _numbers(path: Path) -> dict[str, float]:
 
 
 class WholeFilesCollector(MultiProcessCollector):
-    """Collects the metrics of all processes. A damaged file takes no other file's metrics away."""
+    """Collects the metrics of all processes. A file that is damaged or unreadable takes no other's metrics away."""
 
     _failures = LogOnce(60.0)
 
@@ -120,12 +120,12 @@ class WholeFilesCollector(MultiProcessCollector):
         """Return the metrics."""
         try:
             return super().collect()  # type: ignore[no-untyped-call, no-any-return]
-        except DAMAGED:
+        except (OSError, *DAMAGED):
             files = [str(path) for path in Path(self._path).glob("*.db")]
-            whole = [file for file in files if _is_whole(file)]
+            whole = [file for file in files if _is_shown(file)]
             if self._failures.is_due():
                 names = ", ".join(sorted(Path(file).name for file in {*files} - {*whole}))
-                logger.warning("Files of metrics are damaged, and not shown: %s. Remove them.", names)
+                logger.warning("Files of metrics are damaged or unreadable, and not shown: %s. Remove them.", names)
             return self.merge(whole)  # type: ignore[no-untyped-call, no-any-return]
 
 
@@ -136,3 +136,10 @@ def _is_whole(file: str) -> bool:
     except (FileNotFoundError, *DAMAGED):
         return False
     return True
+
+
+def _is_shown(file: str) -> bool:
+    try:
+        return _is_whole(file)
+    except OSError:  # such as a file of another user
+        return False

@@ -47,13 +47,17 @@ class Upload:
             self._end(error)
 
     def count(self, size: int) -> None:
-        """Count bytes that have arrived in their place."""
+        """Count bytes that have arrived in their place.
+
+        The loop holds the place while it tells of the bytes, so the upload ends after that. An error would keep the
+        place by its frames.
+        """
         try:
             self.body.count(size)
             if self.body.size == self._length:
-                self._loop.call_soon(self._end_placed)  # the loop holds the place while it tells of the bytes
+                self._loop.call_soon(self._end_placed)
         except DurableStreamsError as error:
-            self._end(error)
+            self._loop.call_soon(self._end, error.with_traceback(None))
 
     def _end_placed(self) -> None:
         if not self.reply.done():
@@ -84,8 +88,8 @@ class UploadConnection(Connection):
         self._unread = 0
         """Bytes of the body that have not arrived."""
         self._upload: Upload | None = None
-        self._is_direct = False
-        """Whether a `BodyReceiver` takes the body."""
+        self._receiver: BodyReceiver | None = None
+        """What takes the body in the place of this connection."""
 
     def _expect_body(self, length: int, first_part: bytes) -> None:
         """A request has come whose body has not arrived as a whole."""
@@ -105,20 +109,17 @@ class UploadConnection(Connection):
         upload = self._upload = Upload(request.headers, length, self.loop)
         request.arriving = upload.body
         parts, self._held_data = self._held_data, []
-        self.flow.release()
-        for part in parts:
-            self._take_body(part)
-        if self._unread >= DIRECT_BYTES and self.scheme == "http":
-            self._receive_directly(upload.body.place())
         try:
+            self.flow.release()
+            for part in parts:
+                self._take_body(part)
+            if self._unread >= DIRECT_BYTES and self.scheme == "http" and not upload.reply.done():
+                self._receiver = BodyReceiver(self, upload.body.place())
+                self._set_protocol(self._receiver)
             return await upload.reply  # type: ignore[return-value]
         finally:
             self._upload = None
             self._end_direct()
-
-    def _receive_directly(self, place: memoryview) -> None:
-        self._is_direct = True
-        self._set_protocol(BodyReceiver(self, place))
 
     def count_body(self, size: int) -> None:
         """Count bytes of the body that have arrived in their place."""
@@ -129,8 +130,9 @@ class UploadConnection(Connection):
             self._upload.count(size)
 
     def _end_direct(self) -> None:
-        if self._is_direct:
-            self._is_direct = False
+        if self._receiver is not None:
+            self._receiver.release()
+            self._receiver = None
             self._set_protocol(self)
 
     def _set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -194,6 +196,10 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
         self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
         self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
+
+    def release(self) -> None:
+        """Release the place. uvloop keeps this object until the connection ends, or another one takes its place."""
+        self._place = memoryview(b"")
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go."""

@@ -20,7 +20,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any, Self
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from django.http import StreamingHttpResponse
 
@@ -169,7 +169,8 @@ class _Watch:
         self._set_timer(min(seconds, ENDING_SECONDS) if any(body.is_ending for body in self._bodies) else seconds)
 
 
-_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
+_watches: WeakValueDictionary[asyncio.AbstractEventLoop, _Watch] = WeakValueDictionary()
+"""By event loop. A timer keeps a watch while it has bodies. It has the loop, which would otherwise never be freed."""
 
 
 def _watch() -> _Watch:

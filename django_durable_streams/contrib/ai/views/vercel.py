@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
@@ -14,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from ....engine.live_reader_limit import LiveReaderSlot
 from ..dialects.vercel import DONE, HEADER, VERSION, VercelTranslator, ui_part
-from ..events import Part, Start
+from ..events import Start
 from ..history import ChatMessage, History
 from ..models import Run, committed_events
 from .base import ChatViews, chunk_events, event_stream, live_reader_slot, run_source
@@ -52,7 +51,7 @@ class VercelChat(ChatViews):
         with live_reader_slot() as slot:
             if request.GET.get("part") == "run":
                 return self.response(request, run, slot, f"./stream?answer={run.pk}&{CONTINUES}")
-            return self.response(request, run, slot, f"./stream?answer={run.pk}", await _earlier_parts(run))
+            return self.response(request, run, slot, f"./stream?answer={run.pk}", is_whole=_is_continued(run))
 
     async def _answer(self, request: HttpRequest, chat_id: str, run_id: str) -> Run:
         try:
@@ -73,7 +72,7 @@ class VercelChat(ChatViews):
         return await self.begin(chat_request), body.id
 
     def response(
-        self, request: HttpRequest, run: Run, slot: LiveReaderSlot, place: str, earlier: Sequence[Part] = ()
+        self, request: HttpRequest, run: Run, slot: LiveReaderSlot, place: str, *, is_whole: bool = False
     ) -> HttpResponseBase:
         """Respond with the whole answer of a run.
 
@@ -82,10 +81,10 @@ class VercelChat(ChatViews):
             run: the run.
             slot: see `event_stream`.
             place: the URL of the same events, relative to that of the request. A proxy may have cut a prefix off.
-            earlier: parts of the message before the run, which come first.
+            is_whole: whether the parts that the message had before the run come first.
         """
-        key = (run.pk, "vercel", bool(earlier))
-        events = chunk_events(key, run_source(run, partial(VercelTranslator, earlier)), DONE)
+        translator = partial(_translator_of_whole, run) if is_whole else VercelTranslator
+        events = chunk_events((run.pk, "vercel", is_whole), run_source(run, translator), DONE)
         headers = {HEADER: VERSION, "Content-Location": place}
         return event_stream(request, events, slot, **headers, Access_Control_Expose_Headers="Content-Location")
 
@@ -95,10 +94,8 @@ def _is_continued(run: Run) -> bool:
     return run.turn_id == run.message_id
 
 
-async def _earlier_parts(run: Run) -> list[Part]:
-    """Return the parts that the message of a run had before."""
-    if not _is_continued(run):
-        return []
+async def _translator_of_whole(run: Run) -> VercelTranslator:
+    """Return a translator that begins with the parts that the message of a run had before."""
     history = History()
     async with aclosing(committed_events(run.chat.stream)) as events:  # type: ignore[type-var]
         async for event in events:
@@ -106,4 +103,4 @@ async def _earlier_parts(run: Run) -> list[Part]:
                 break
             history.add(event)
     message = history.find(run.message_id)
-    return [] if message is None else [*message.parts]
+    return VercelTranslator([] if message is None else [*message.parts])
