@@ -62,7 +62,7 @@ def patched(owner: Any, name: str, by: Any = fail) -> Callable[[pytest.MonkeyPat
 
 
 def heard_but_without_threads(patches: pytest.MonkeyPatch, settings: Any) -> None:
-    patches.setattr(signal_dispatcher, "_has_listeners", lambda signal: True)
+    patches.setattr(signal_dispatcher, "_has_any_listeners", lambda: True)
     patches.setattr(stream_appended, "has_listeners", lambda sender: True)
     patches.setattr(threading.Thread, "start", cannot_start)
 
