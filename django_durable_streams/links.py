@@ -23,10 +23,11 @@ def stream_url(stream: Stream | str) -> str:
     `/v1/stream/`. It has no host, unless the setting names one.
     """
     path = stream if isinstance(stream, str) else stream.path or ""
-    return _prefix() + quote(path)
+    return root_url() + quote(path)
 
 
-def _prefix() -> str:
+def root_url() -> str:
+    """Return the beginning of the URLs of streams, with a slash at its end."""
     if config().url_prefix:
         return config().url_prefix
     try:
