@@ -23,11 +23,10 @@ def stream_url(stream: Stream | str) -> str:
     `/v1/stream/`. It has no host, unless the setting names one.
     """
     path = stream if isinstance(stream, str) else stream.path or ""
-    return root_url() + quote(path)
+    return _prefix() + quote(path)
 
 
-def root_url() -> str:
-    """Return the beginning of the URLs of streams, with a slash at its end."""
+def _prefix() -> str:
     if config().url_prefix:
         return config().url_prefix
     try:

@@ -12,13 +12,15 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 
 from ..access.base import Permission
 from ..access.owners import Owner
+from ..access.rest_framework import RestFramework
 
 
 def check_owners(permissions: Sequence[Permission]) -> list[CheckMessage]:
     """W028: a pattern that no path matches. W029: a pattern with an attribute that users do not have."""
     model = _user_model()
     problems: list[CheckMessage] = []
-    for pattern in [one for permission in permissions if isinstance(permission, Owner) for one in permission.patterns]:
+    inner = [one.permission if isinstance(one, RestFramework) else one for one in permissions]
+    for pattern in [pattern for one in inner if isinstance(one, Owner) for pattern in one.patterns]:
         if not pattern.can_match:
             problems.append(
                 Warning(

@@ -65,9 +65,8 @@ def test_a_permission_that_cannot_be_made_is_an_error(permission: Any) -> None:
 )
 def test_a_pattern_of_owner_that_no_path_matches_is_a_warning(pattern: str, expected: list[str]) -> None:
     assert ids({**OWNER, "OWNER": [pattern]}) == [f"durable_streams.{id}" for id in expected]
-    assert ids([f"{PACKAGE}.SignedURLs", {**OWNER, "OWNER": {pattern: ["read"]}}]) == [
-        f"durable_streams.{id}" for id in expected
-    ]
+    inside = {"CLASS": f"{PACKAGE}.RestFramework", "PERMISSION": {**OWNER, "OWNER": {pattern: ["read"]}}}
+    assert ids([f"{PACKAGE}.SignedURLs", inside]) == [f"durable_streams.{id}" for id in expected]
 
 
 class WrongArguments(Permission):

@@ -110,6 +110,10 @@ def test_the_patterns_of_the_user_are_shown(owner: Any, action: str, patterns: s
         assert answer["reasons"][-1] == f"Patterns for ada to {action}: {patterns}."
         (answer,) = examined(action, "users/bob/x")["permissions"]
         assert answer["reasons"] == ["OWNER is for users who are logged in."]
+    inside = {"CLASS": f"{PACKAGE}.RestFramework", "PERMISSION": {**OWNER, "OWNER": owner}}
+    with override_streams(PERMISSION_CLASSES=inside):
+        (answer,) = examined(action, "users/bob/x", "--user", "ada")["permissions"]
+        assert answer["reasons"][-1].startswith("Patterns for ada")
 
 
 @pytest.mark.parametrize(

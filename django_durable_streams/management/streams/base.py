@@ -18,7 +18,7 @@ import msgspec
 from django.core.management.base import CommandError, OutputWrapper
 from django.db import router
 
-from ...links import root_url
+from ...links import stream_url
 from ...models import Stream
 from ...protocol import arguments, content
 from ...protocol.errors import StreamGone, StreamNotFound
@@ -158,7 +158,7 @@ def path_argument(text: str) -> str:
     is_url = "://" in text
     if not is_url and not text.startswith("/"):
         return text
-    url_path, root = urlsplit(text).path if is_url else text, urlsplit(root_url()).path
+    url_path, root = urlsplit(text).path if is_url else text, urlsplit(stream_url("")).path
     if (is_url or root != "/") and url_path.startswith(root):
         return unquote(url_path.removeprefix(root).partition("?")[0])
     if is_url:

@@ -15,7 +15,7 @@ from ...access.examination import Answer, examine_access, loads_users, settings_
 from ...access.signed import PARAMETER
 from ...access.users import User, anonymous
 from ...conf import config
-from ...links import root_url
+from ...links import stream_url
 from ...protocol import arguments, headers
 from ...protocol.messages import Request
 from ..users import find_user
@@ -109,7 +109,7 @@ def _line(answer: Answer) -> str:
 
 
 def _path_note(action: Action, path: str) -> str:
-    root = urlsplit(root_url()).path.lstrip("/")
+    root = urlsplit(stream_url("")).path.lstrip("/")
     if root and path.startswith(root):
         return f"This looks like a URL. Give the path below the root of the streams: {path.removeprefix(root)}"
     if action is not Action.READ or not path or path != config().registry_path:
