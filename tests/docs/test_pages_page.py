@@ -41,8 +41,8 @@ def orders(engines: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]
     urls.__package__ = "orders"
     exec(compile(block.text, str(block), "exec"), urls.__dict__)
     loaders = [("django.template.loaders.locmem.Loader", TEMPLATES)]
-    options = {**settings.TEMPLATES[0].get("OPTIONS", {}), "loaders": loaders}
-    templates = [{**settings.TEMPLATES[0], "APP_DIRS": False, "OPTIONS": options}]
+    options = {"context_processors": [], "loaders": loaders}
+    templates: list[dict[str, Any]] = [{**settings.TEMPLATES[0], "APP_DIRS": False, "OPTIONS": options}]
     with (
         override_settings(ROOT_URLCONF=urls, TEMPLATES=templates),
         override_streams(PERMISSION_CLASSES="django_durable_streams.permissions.AllowAll"),
