@@ -135,6 +135,15 @@ def test_the_url_of_a_stream_means_its_path(url_prefix: str | None, text: str) -
     assert (answer["path"], answer["allowed"]) == ("users/ada/a b", True)
 
 
+def test_a_path_needs_no_urls_of_the_project_and_no_valid_settings(settings: Any) -> None:
+    del settings.ROOT_URLCONF
+    with override_streams(PERMISSION_CLASSES=OWNER):
+        for text in ("/users/ada/x", "/v1/stream/users/ada/x"):
+            assert examined("read", text, "--user", "ada")["path"] == "users/ada/x"
+    with override_streams(NO_SETTING=1), pytest.raises(CommandError, match="The settings are invalid"):
+        streams("check-access", "read", "/users/ada/x", "--user", "ada")
+
+
 def test_a_path_that_looks_like_a_url_is_named() -> None:
     with override_streams(PERMISSION_CLASSES=OWNER):
         (note,) = examined("read", "v1/stream/users/ada/x", "--user", "ada")["notes"]

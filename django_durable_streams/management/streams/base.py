@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, OutputWrapper
 from django.db import router
 
@@ -158,7 +159,11 @@ def path_argument(text: str) -> str:
     is_url = "://" in text
     if not is_url and not text.startswith("/"):
         return text
-    url_path, root = urlsplit(text).path if is_url else text, urlsplit(stream_url("")).path
+    try:
+        root = urlsplit(stream_url("")).path
+    except ImproperlyConfigured:  # the system checks say what is wrong
+        return text.removeprefix("/")
+    url_path = urlsplit(text).path if is_url else text
     if (is_url or root != "/") and url_path.startswith(root):
         return unquote(url_path.removeprefix(root).partition("?")[0])
     if is_url:
