@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from django.conf import settings
 from django.urls import NoReverseMatch, get_script_prefix, reverse
 
 from .conf import config
@@ -30,6 +31,8 @@ def _prefix() -> str:
     if config().url_prefix:
         return config().url_prefix
     try:
-        return reverse("durable_streams:root")
+        if getattr(settings, "ROOT_URLCONF", None):
+            return reverse("durable_streams:root")
     except NoReverseMatch:
-        return get_script_prefix() + DEFAULT_PREFIX
+        pass
+    return get_script_prefix() + DEFAULT_PREFIX

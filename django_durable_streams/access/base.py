@@ -88,6 +88,13 @@ class Permission:
     def prepare(self, user: User) -> None:
         """Load the data about a user that the methods need. Called in a thread, each time a user is loaded."""
 
+    def allowed_paths(self, action: Action, user: User) -> str:
+        """Return a sentence about the paths on which the user may do the action. Empty: there is nothing to say.
+
+        `streams check-access` prints it after a refusal. It is not logged, and no client sees it.
+        """
+        return ""
+
     def can_create(self, user: User, path: str, request: AccessRequest) -> Verdict:
         """Return whether the user may create the stream, also as a fork, closed, or with a first append."""
         return False

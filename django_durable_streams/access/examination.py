@@ -13,6 +13,7 @@ from asgiref.sync import async_to_sync
 
 from ..conf import config
 from ..protocol.errors import PermissionDenied
+from ..runtime.printable import loggable
 from .access_request import AccessRequest
 from .base import Action
 from .creation_policy import CreationPolicy
@@ -77,4 +78,7 @@ def _examine_one(entry: object, action: Action, user: User, name: str, request: 
     access_request = AccessRequest(request, guard.credential_headers)
     access_request.caller = Identity(user)
     is_allowed = async_to_sync(guard.is_allowed)(action, user, name, access_request)
-    return Answer(import_permission(entry)[2], is_allowed, () if is_allowed else access_request.reasons)
+    if is_allowed:
+        return Answer(import_permission(entry)[2], True, ())
+    allowed_paths = (loggable(one.allowed_paths(action, user)) for one in guard.permissions)
+    return Answer(import_permission(entry)[2], False, (*access_request.reasons, *filter(None, allowed_paths)))

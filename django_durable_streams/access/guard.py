@@ -7,7 +7,6 @@ asks the permissions. It does not know how a response is made, and it never says
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import isawaitable
@@ -37,12 +36,11 @@ from .permission_checks import (
     permission_check,
 )
 from .rates import RateLimits
+from .refusals import log_refusal
 from .users import User, anonymous
 
 if TYPE_CHECKING:
     from ..protocol.messages import Request
-
-logger = logging.getLogger("django_durable_streams.access")
 
 
 class Guard:
@@ -266,15 +264,12 @@ class Guard:
         self, identity: Identity, access_request: AccessRequest, path: str, action: Action
     ) -> DurableStreamsError:
         """Log a refused request and return its error, which does not say whether the stream exists."""
-        user = identity.user.pk if identity.is_authenticated else "anonymous"
         failed_csrf = access_request.ignored_credentials or access_request.may_hide_credentials
-        reasons = "".join(f" {reason}" for reason in access_request.reasons)
+        reasons = access_request.reasons
         if failed_csrf:
-            reasons += f" CSRF: {loggable(csrf.without_query(access_request.csrf_failure or ''))}"
-        logger.warning(
-            "%s of %s is refused to user %s at %s.%s", action.value, loggable(path), user,
-            loggable(access_request.address), reasons, extra=access_request.log_fields,
-        )  # fmt: skip
+            reasons += (f"CSRF: {loggable(csrf.without_query(access_request.csrf_failure or ''))}",)
+        user, address, fields = identity.user, access_request.address, access_request.log_fields
+        log_refusal(action.value, path, user, address, reasons, fields)
         challenge = next((permission.challenge for permission in self.permissions if permission.challenge), None)
         if challenge is not None and not identity.is_authenticated and not access_request.ignored_credentials:
             response_headers = ((b"www-authenticate", challenge.encode("latin-1")),)

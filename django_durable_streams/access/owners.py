@@ -34,10 +34,16 @@ class Owner(Permission):
             action: [pattern(text) for text in actions_by_pattern if action in actions_by_pattern[text]]
             for action in _ACTIONS
         }
+        self.patterns = [pattern(text) for text in actions_by_pattern]
         for text, actions in actions_by_pattern.items():
-            pattern(text)
             if isinstance(actions, str) or not set(actions) <= set(_ACTIONS):
                 raise ValueError(f"The actions of {text!r} must be a list with some of: {', '.join(_ACTIONS)}.")
+
+    def allowed_paths(self, action: Action, user: User) -> str:
+        if not user.is_authenticated or action.value not in self._patterns:
+            return ""
+        patterns = ", ".join(one.as_for(user) for one in self._patterns[action.value])
+        return f"Patterns for {user} to {action.value}: {patterns or 'none'}."
 
     def prepare(self, user: User) -> None:
         # A field may lead to another model. This query loads it, so later checks use memory only.

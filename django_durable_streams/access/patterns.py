@@ -60,6 +60,15 @@ class Pattern:
         # Values are compared as text, so no user's name can act as a pattern.
         return all(text == value_of(user, field) for text, field in zip(match.groups(), self.fields, strict=True))
 
+    @property
+    def can_match(self) -> bool:
+        """Whether any stream can have a path that matches. No path has a slash at its ends, or an empty segment."""
+        return not {"", ".", ".."} & set(self.text.split("/"))
+
+    def as_for(self, user: User) -> str:
+        """Return the pattern with the values of a user. A field without a value stays, and matches nothing."""
+        return _FIELD.sub(lambda match: value_of(user, match[1]) or match[0], self.text)
+
     def matches_all_below(self, prefix: str, user: User = None) -> bool:
         """Return whether all paths that begin with a prefix match for a user, whatever follows.
 

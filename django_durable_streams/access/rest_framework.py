@@ -53,16 +53,19 @@ class RestFramework(Permission):
             api_settings.DEFAULT_AUTHENTICATION_CLASSES if authentication is None else authentication
         )
         self._classes = [import_string(entry) if isinstance(entry, str) else entry for entry in authentication_classes]
-        self._permission = make_permission(permission)
-        if any(is_asynchronous(self._permission, action) for action in Action):
+        self.permission = make_permission(permission)
+        if any(is_asynchronous(self.permission, action) for action in Action):
             raise ValueError("A permission behind RestFramework must not have asynchronous methods.")
         if isinstance(credential_headers, str):
             raise ValueError(f"CREDENTIAL_HEADERS must be a list, such as [{credential_headers!r}].")
         names = [name.strip() for name in credential_headers]
         self._client_headers = frozenset([headers.AUTHORIZATION, *(name.lower().encode("latin-1") for name in names)])
-        self.credential_headers = (*names, *self._permission.credential_headers)
-        self.varies_on = tuple(dict.fromkeys([*Permission.varies_on, *self._permission.varies_on]))
+        self.credential_headers = (*names, *self.permission.credential_headers)
+        self.varies_on = tuple(dict.fromkeys([*Permission.varies_on, *self.permission.varies_on]))
         self.challenge = self._challenge()
+
+    def allowed_paths(self, action: Action, user: User) -> str:
+        return self.permission.allowed_paths(action, user)
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._decide(Action.CREATE, user, path, request)
@@ -93,8 +96,8 @@ class RestFramework(Permission):
         except (APIException, PermissionDenied) as error:
             request.explain(f"REST framework's authentication refuses the credentials ({type(error).__name__}).")
             return False
-        self._permission.prepare(user)
-        verdict: Verdict = getattr(self._permission, action.method)(user, path, request)
+        self.permission.prepare(user)
+        verdict: Verdict = getattr(self.permission, action.method)(user, path, request)
         return verdict
 
     def _user(self, user: User, request: AccessRequest) -> User:

@@ -20,6 +20,7 @@ from ..access.base import STREAM_ACTIONS, Action, Permission, is_for_everybody
 from ..access.loading import make_permissions
 from ..access.rest_framework import RestFramework
 from ..conf import config
+from .owners import check_owners
 from .requiring import needs_settings
 from .urls import has_url_entry_point
 
@@ -30,7 +31,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 @register(Tags.security)
 @needs_settings
 def check_permission(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E005: an invalid permission. E006: a method with wrong arguments. W001: a misspelt method."""
+    """E005: an invalid permission. E006: a method with wrong arguments. W001: a misspelt method. See `owners`, too."""
     try:
         permissions = make_permissions(config().permission_classes)
     except ImproperlyConfigured as error:
@@ -44,7 +45,7 @@ def check_permission(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
     problems: list[CheckMessage] = []
     for permission in permissions:
         problems += _check_methods(permission)
-    return [*problems, *_check_users(permissions), *_check_caching(permissions)]
+    return [*problems, *_check_users(permissions), *_check_caching(permissions), *check_owners(permissions)]
 
 
 @register(Tags.security)

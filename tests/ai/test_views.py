@@ -111,7 +111,9 @@ async def test_a_user_has_a_chat_of_his_own() -> None:
 
 
 @pytest.mark.parametrize("exists", [False, True])
-async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(exists: bool) -> None:
+async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(
+    exists: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": "tests.ai.test_views.SharedPaths"}):
         if exists:
             user = await User.objects.acreate(username="ann")
@@ -119,6 +121,7 @@ async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(exists: bool
             await Chat.objects.acreate(stream=stream, owner=str(user.pk))
         for name in ("bob", None):
             client = await client_of(name)
+            caplog.clear()
             replies = [
                 await post(client, "/api/chat", body()),
                 await client.get("/api/chat/c1/stream"),
@@ -131,13 +134,26 @@ async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(exists: bool
             assert {(reply.status_code, reply.content) for reply in replies} == {
                 (403, b'{"error": "Permission denied."}')
             }
+            who = "anonymous" if name is None else (await User.objects.aget(username=name)).pk
+            assert refusals(caplog) == [
+                f"{action} of shared/c1 is refused to user {who} at 127.0.0.1. "
+                "AI_PERMISSION_CLASS, Shared, does not allow it."
+                for action in ("write", "read", "read", "stop", "read", "read", "read")
+            ]
     assert not await Run.objects.aexists()
 
 
-async def test_a_chat_that_others_create_at_the_same_moment_is_refused() -> None:
+def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The lines of the log about refused requests."""
+    return [record.getMessage() for record in caplog.records if record.name == "django_durable_streams.access"]
+
+
+async def test_a_chat_that_others_create_at_the_same_moment_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": "tests.ai.test_views.RacedPaths"}):
         reply = await post(await client_of("ann"), "/api/raced", body())
     assert (reply.status_code, reply.json()) == (403, {"error": "Permission denied."})
+    (line,) = refusals(caplog)
+    assert line.startswith("write of raced/c1 is refused to user ")
     assert not await Run.objects.aexists()
     stream = await Stream.objects.aget(path="raced/c1")
     assert await sync_to_async(lambda: list(stream.read()))() == []

@@ -48,6 +48,27 @@ def test_a_permission_that_cannot_be_made_is_an_error(permission: Any) -> None:
     assert ids(permission) == ["durable_streams.E005"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("users/{user.pk}/{user.username}", []),
+        ("users/{user.is_staff}/{user.date_joined.year}", []),
+        ("**", []),
+        ("/users/{user.pk}/**", ["W028"]),
+        ("users/{user.pk}/", ["W028"]),
+        ("users//{user.pk}/**", ["W028"]),
+        ("users/{user.uuid}/**", ["W029"]),
+        ("{user.nothing}/{user.pk}/{user.team.slug}/", ["W028", "W029", "W029"]),
+        ("users/{user.get_username}", ["W029"]),
+        ("users/{user.groups}", ["W029"]),
+    ],
+)
+def test_a_pattern_of_owner_that_no_path_matches_is_a_warning(pattern: str, expected: list[str]) -> None:
+    assert ids({**OWNER, "OWNER": [pattern]}) == [f"durable_streams.{id}" for id in expected]
+    inside = {"CLASS": f"{PACKAGE}.RestFramework", "PERMISSION": {**OWNER, "OWNER": {pattern: ["read"]}}}
+    assert ids([f"{PACKAGE}.SignedURLs", inside]) == [f"durable_streams.{id}" for id in expected]
+
+
 class WrongArguments(Permission):
     def can_read(self, user: Any) -> bool:  # type: ignore[override]
         return True

@@ -10,7 +10,7 @@ import pytest
 from django.test import override_settings
 
 from django_durable_streams import permissions
-from django_durable_streams.access import guard, model_permissions, signed
+from django_durable_streams.access import guard, model_permissions, refusals, signed
 from django_durable_streams.access.base import ACTIONS, Permission
 from django_durable_streams.access.loading import make_permissions
 from django_durable_streams.access.rates import parse_rate
@@ -98,7 +98,7 @@ def test_the_claim_that_is_shown_can_be_read() -> None:
 
 def test_the_names_that_are_shown_are_the_codes() -> None:
     assert f"query parameter `{signed.PARAMETER}`" in " ".join(TEXT.split())
-    assert f"logger `{guard.logger.name}`" in " ".join(TEXT.split())
+    assert f"logger `{refusals.logger.name}`" in " ".join(TEXT.split())
     assert all(f"`can_{action}`" in TEXT for action in ACTIONS)
     assert parse_rate("2000/10m") == (2000, 600)
     assert make_permissions(Config().permission_classes)[0].__class__ is model_permissions.ModelPermissions

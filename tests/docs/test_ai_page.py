@@ -1,5 +1,6 @@
 """What docs/ai.md says of the events of a chat and of its messages is so, and its other samples run."""
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
 from django.test import override_settings
 
 from django_durable_streams.checks.access import check_permission
 from django_durable_streams.checks.settings import check_settings
 from django_durable_streams.conf import SETTING
-from django_durable_streams.contrib.ai.answers import Chat
+from django_durable_streams.contrib.ai.answers import Answer, Chat, Run, start_answer
 from django_durable_streams.contrib.ai.events import AnyEvent, Event, Message, Part, Start, Text, TextPart, encode
 from django_durable_streams.contrib.ai.history import ChatMessage
 from django_durable_streams.models import Stream
@@ -39,14 +42,14 @@ def fields_of(kind: Any) -> dict[str, str | None]:
     return result
 
 
-def shown(cell: str) -> dict[str, str | None]:
+def shown_fields(cell: str) -> dict[str, str | None]:
     return {name: default or None for name, default in re.findall(r"`(\w+)`(?: \(`([^`]*)`\))?", cell)}
 
 
 @pytest.mark.parametrize(("text", "union"), [(TEXT, AnyEvent), (PARTS, Part)], ids=["events", "parts"])
 def test_every_type_is_shown_with_its_fields_and_defaults(text: str, union: Any) -> None:
     kinds = {kind.__struct_config__.tag: fields_of(kind) for kind in get_args(union)}
-    assert {code(row[0]): shown(row[1]) for row in table(text)} == kinds
+    assert {code(row[0]): shown_fields(row[1]) for row in table(text)} == kinds
 
 
 def test_every_field_of_a_message_is_shown() -> None:
@@ -69,7 +72,9 @@ def test_the_permission_is_one_to_read() -> None:
     with override_settings(DURABLE_STREAMS=scope[SETTING]):
         assert check_settings(None) == []
         assert check_permission(None) == []
-    assert list(scope[SETTING]["PERMISSION_CLASSES"]["OWNER"].values()) == [["read"]]
+    owner = scope[SETTING]["PERMISSION_CLASSES"]["OWNER"]
+    assert owner["chats/{user.pk}/**"] == ["read"]
+    assert list(owner.values()) == [["read"]] * 2
 
 
 @pytest.mark.parametrize("name", ["resuming-fetch.js", "event-source.js"])
@@ -95,3 +100,54 @@ def test_a_snapshot_has_the_messages_and_the_place_after_them() -> None:
     chat.stream.append(encode(Text("day")))
     assert list(chat.stream.read(snapshot.next_offset)) == [{"type": "text", "text": "day"}]
     assert chat.snapshot().messages[-1].text == "Good day"
+
+
+def shown(name: str) -> Any:
+    """Return a function or class of the page, with the one block that defines it executed."""
+    (block,) = [
+        block for block in blocks(PAGE, "python") if re.search(rf"^(async def|def|class) {name}\b", block.text, re.M)
+    ]
+    scope: dict[str, Any] = {"__name__": "shop"}
+    exec(compile(block.text, str(block), "exec"), scope)
+    return scope[name]
+
+
+def answered(source: Any, user: User, path: str) -> ChatMessage:
+    """Return the answer of a source to a message."""
+
+    async def run() -> Run:
+        turn = Message(f"{path} u1", "user", [TextPart("Good morning")])
+        return await (await start_answer(path, Answer(source), user=user, turns=[turn])).await_end()
+
+    run_of_chat = async_to_sync(run)()
+    assert run_of_chat.state == Run.State.DONE
+    chat = Chat.at(path)
+    assert chat is not None
+    return chat.messages()[-1]
+
+
+@pytest.mark.usefixtures("engines")
+def test_the_first_source_answers_without_a_model() -> None:
+    user = User.objects.create_user("ada")
+    assert answered(shown("echo"), user, f"chats/{user.pk}/a").text == "You said: Good morning "
+
+
+@pytest.mark.usefixtures("engines")
+def test_the_chats_of_a_user_are_found_newest_first() -> None:
+    ada, bob = User.objects.create_user("ada"), User.objects.create_user("bob")
+    for user, name in ((ada, "first"), (ada, "second"), (bob, "other"), (ada, "deleted")):
+        answered(iter([name]), user, f"chats/{user.pk}/{name}")
+    Stream.objects.get(path=f"chats/{ada.pk}/deleted").delete()
+    chats = shown("chats_of")(ada)
+    assert [chat.path.rpartition("/")[2] for chat in chats] == ["second", "first"]
+    text = section(PAGE, "The chats of a user")
+    names = {field.name for field in Chat._meta.concrete_fields} - {"id"}
+    assert {name for name in names if f"`{name}`" in text} == names
+
+
+def test_the_classes_that_are_shown_name_their_sources() -> None:
+    source = shown("count")
+    answer = shown("CountingChat")().answer(None)
+    assert (answer.source.rpartition(".")[2], answer.on_lost) == (source.__name__, "continue")
+    assert set(answer.arguments) <= set(inspect.signature(source).parameters)
+    assert shown("Chat")().answer(None).source.rpartition(".")[2] == shown("echo").__name__

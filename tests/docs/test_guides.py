@@ -71,7 +71,7 @@ def test_the_refusals_that_are_quoted_are_those_of_the_code() -> None:
 
 @pytest.mark.django_db
 def test_the_commands_that_are_shown_print_what_is_shown() -> None:
-    User.objects.create_user("ada")
+    User.objects.create_user("ada", pk=7)
     (block,) = blocks(HOWTO / "refused.md", "console")
     command, *shown = block.text.splitlines()
     arguments = command.removeprefix("$ python manage.py streams ").split()

@@ -28,7 +28,7 @@ const document = {
   getElementById: (id) => ({ append: (item) => shown.push([id, item.tag, item.textContent]) }),
   createElement: (tag) => ({ tag }),
 };
-const follow = (url, { onmessage }) => (onmessage({ text: "hello" }, "1_1"), shown.push(url));
+const follow = (url, { onmessage, onerror }) => (onmessage({ text: "hello" }, "1_1"), onerror(403), shown.push(url));
 %s
 process.stdout.write(JSON.stringify(shown));
 """
@@ -95,7 +95,7 @@ def test_the_page_shows_the_messages() -> None:
     assert finders.find(module) is not None
     (shown,) = re.findall(r'<ul id="(\w+)">', html)
     done = subprocess.run(["node", "-e", RUN_SCRIPT % rest], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout == f'[["{shown}","li","hello"],"{URL.format(7)}"]'
+    assert done.stdout == f'[["{shown}","li","hello"],["{shown}","li","Refused: 403"],"{URL.format(7)}"]'
 
 
 def test_the_two_commands_are_there() -> None:

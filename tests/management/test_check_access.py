@@ -95,6 +95,63 @@ def test_every_class_answers(
     assert reason in " ".join(answer["permissions"][0]["reasons"])
 
 
+@pytest.mark.parametrize(
+    ("owner", "action", "patterns"),
+    [
+        ("users/{user.username}/**", "read", "users/ada/**"),
+        (["/users/{user.username}/**", "news"], "append", "/users/ada/**, news"),
+        ({"users/{user.username}/{user.team.slug}": ["read"]}, "read", "users/ada/{user.team.slug}"),
+        ({"users/{user.username}/**": ["read"]}, "append", "none"),
+    ],
+)
+def test_the_patterns_of_the_user_are_shown(owner: Any, action: str, patterns: str) -> None:
+    with override_streams(PERMISSION_CLASSES={**OWNER, "OWNER": owner}):
+        (answer,) = examined(action, "users/bob/x", "--user", "ada")["permissions"]
+        assert answer["reasons"][-1] == f"Patterns for ada to {action}: {patterns}."
+        (answer,) = examined(action, "users/bob/x")["permissions"]
+        assert answer["reasons"] == ["OWNER is for users who are logged in."]
+    inside = {"CLASS": f"{PACKAGE}.RestFramework", "PERMISSION": {**OWNER, "OWNER": owner}}
+    with override_streams(PERMISSION_CLASSES=inside):
+        (answer,) = examined(action, "users/bob/x", "--user", "ada")["permissions"]
+        assert answer["reasons"][-1].startswith("Patterns for ada")
+
+
+@pytest.mark.parametrize(
+    ("url_prefix", "text"),
+    [
+        (None, "/v1/stream/users/ada/a%20b"),
+        (None, "https://tea.example.org/v1/stream/users/ada/a%20b"),
+        (None, "http://localhost:8000/v1/stream/users/ada/a%20b?offset=-1&live=sse"),
+        ("/live/", "/live/users/ada/a%20b"),
+        ("https://tea.example.org/live/", "https://tea.example.org/live/users/ada/a%20b"),
+        ("https://tea.example.org/", "https://tea.example.org/users/ada/a%20b"),
+        (None, "/users/ada/a b"),
+    ],
+)
+def test_the_url_of_a_stream_means_its_path(url_prefix: str | None, text: str) -> None:
+    settings = {} if url_prefix is None else {"URL_PREFIX": url_prefix}
+    with override_streams(PERMISSION_CLASSES=OWNER, **settings):
+        answer = examined("read", text, "--user", "ada")
+    assert (answer["path"], answer["allowed"]) == ("users/ada/a b", True)
+
+
+def test_a_path_needs_no_urls_of_the_project_and_no_valid_settings(settings: Any) -> None:
+    del settings.ROOT_URLCONF
+    with override_streams(PERMISSION_CLASSES=OWNER):
+        for text in ("/users/ada/x", "/v1/stream/users/ada/x"):
+            assert examined("read", text, "--user", "ada")["path"] == "users/ada/x"
+    with override_streams(NO_SETTING=1), pytest.raises(CommandError, match="The settings are invalid"):
+        streams("check-access", "read", "/users/ada/x", "--user", "ada")
+
+
+def test_a_path_that_looks_like_a_url_is_named() -> None:
+    with override_streams(PERMISSION_CLASSES=OWNER):
+        (note,) = examined("read", "v1/stream/users/ada/x", "--user", "ada")["notes"]
+    assert note.endswith("Give the path below the root of the streams: users/ada/x")
+    with pytest.raises(CommandError, match="its path does not begin with /v1/stream/"):
+        streams("check-access", "read", "https://tea.example.org/other/users/ada/x")
+
+
 def test_one_class_that_allows_is_enough_and_all_answer() -> None:
     with override_streams(PERMISSION_CLASSES=[f"{PACKAGE}.SignedURLs", OWNER]):
         answer = examined("read", "users/ada/x", "--user", "ada")

@@ -312,13 +312,19 @@ def test_the_url_is_read_as_a_user_by_a_session_that_is_deleted() -> None:
         "from django.contrib.auth.models import User; from django.contrib.sessions.models import Session; "
         "print(User.objects.get(username='ada').last_login, Session.objects.count())"
     )
-    create = "from django.contrib.auth.models import User; User.objects.create_superuser('ada', password='tea')"
+    create = (
+        "from django.contrib.auth.models import User; User.objects.create_superuser('ada', password='tea'); "
+        "User.objects.create_user('bob')"
+    )
     with Server(env={"PERMISSION": "django_durable_streams.permissions.ModelPermissions"}) as running:
         shell = [sys.executable, "manage.py", "shell", "--verbosity", "0", "-c"]
         subprocess.run([*shell, create], cwd=EXAMPLE, env=running.env, check=True)
         url = f"http://127.0.0.1:{running.port}/v1/stream/"
         refused = Shell(running.env).run("doctor", "--url", url)
         assert b"--user NAME" in refused.stdout
+        refused = Shell(running.env).run("doctor", "--url", url, "--user", "bob")
+        assert b"bob may not read doctor/** (403)" in refused.stdout
+        assert b'(OWNER: "doctor/**": ["read"])' in refused.stdout
         text = Shell(running.env).output("doctor", "--url", url, "--user", "ada").decode()
         assert "SSE: An event arrived" in text
         assert subprocess.check_output([*shell, code], cwd=EXAMPLE, env=running.env).split() == [b"None", b"0"]

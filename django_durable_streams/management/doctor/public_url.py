@@ -48,13 +48,14 @@ _HOW_GENERALLY = "Switch off buffering and compression for this path in every pr
 
 
 class PublicURL(NamedTuple):
-    """The root of the streams as clients see it, with the headers to send."""
+    """The root of the streams as clients see it, with the headers to send, and the name of the user whom they mean."""
 
     parts: SplitResult
     headers: Mapping[str, str]
+    user: str = ""
 
     @classmethod
-    def of(cls, url: str, headers: Mapping[str, str]) -> PublicURL:
+    def of(cls, url: str, headers: Mapping[str, str], user: str = "") -> PublicURL:
         """Return the parsed URL.
 
         Raises:
@@ -63,7 +64,7 @@ class PublicURL(NamedTuple):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError(f"{url} is not the URL of the root of the streams. Write https://example.org/v1/stream/")
-        return cls(parts._replace(path=parts.path.rstrip("/")), headers)
+        return cls(parts._replace(path=parts.path.rstrip("/")), headers, user)
 
     def get(self, path: str, query: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         """Return the response to a GET whose body has not been read, with its connection.
@@ -123,6 +124,9 @@ def _plain_read(url: PublicURL, path: str) -> list[Finding]:
 def _refused(url: PublicURL, response: http.client.HTTPResponse, body: bytes) -> Finding:
     """Return the finding about another response than the stream, with the words of the server."""
     status, detail = response.status, _detail(body)
+    if status in (401, 403) and url.user:
+        remedy = 'Allow it in PERMISSION_CLASSES (OWNER: "doctor/**": ["read"]).'
+        return error("URL", f"{url.user} may not read doctor/** ({status}).{detail}", remedy)
     if status in (401, 403):
         remedy = "Send credentials of a user who may read doctor/**: --user NAME, or --header 'Authorization: ...'"
         return error("URL", f"The server refuses to read the stream ({status}).{detail}", remedy)

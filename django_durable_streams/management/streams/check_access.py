@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
@@ -15,6 +15,7 @@ from ...access.examination import Answer, examine_access, loads_users, settings_
 from ...access.signed import PARAMETER
 from ...access.users import User, anonymous
 from ...conf import config
+from ...links import stream_url
 from ...protocol import arguments, headers
 from ...protocol.messages import Request
 from ..users import find_user
@@ -79,7 +80,7 @@ Django's CSRF rules. Limits are not counted, and the stream need not exist. The 
         refusal = settings_refusal(action, path)
         is_allowed = any(answer.is_allowed for answer in answers) and not refusal
         unused_note = _UNUSED_USER if is_unused and not is_allowed else ""
-        notes = [text for text in (note, refusal, _registry_note(action, path), unused_note) if text]
+        notes = [text for text in (note, refusal, _path_note(action, path), unused_note) if text]
         who = str(user) if user.is_authenticated else "A client without a login"
         verdict = f"{who} {'may' if is_allowed else 'may not'} {action.value} {path or 'all streams'}."
         if console.is_json:
@@ -107,7 +108,10 @@ def _line(answer: Answer) -> str:
     return f"no   {name}: {' '.join(answer.reasons) or 'it returns False, and gives no reason.'}"
 
 
-def _registry_note(action: Action, path: str) -> str:
+def _path_note(action: Action, path: str) -> str:
+    root = urlsplit(stream_url("")).path.lstrip("/")
+    if root and path.startswith(root):
+        return f"This looks like a URL. Give the path below the root of the streams: {path.removeprefix(root)}"
     if action is not Action.READ or not path or path != config().registry_path:
         return ""
     return "This is the registry: a read needs the permission to list all streams."

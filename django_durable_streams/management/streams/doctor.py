@@ -85,7 +85,7 @@ def _url(options: Options, headers: dict[str, str]) -> PublicURL | None:
     if options["url"] is None:
         return None
     try:
-        return PublicURL.of(options["url"], headers)
+        return PublicURL.of(options["url"], headers, options["user"] or "")
     except ValueError as error:
         raise CommandError(str(error)) from error
 

@@ -10,8 +10,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.http import HttpRequest
 
+from ....access.addresses import client_address
+from ....access.refusals import log_refusal
 from ....protocol.errors import StreamExists
+from ....protocol.request_ids import log_fields
 from ....runtime.thread_pool import ThreadPool
+from ....server.django_requests import DjangoRequest
 from ..errors import NoSuchMessage, UnfinishedAnswer
 from ..lookups import ChatAndRun, lookups_of
 from ..models import Chat, database
@@ -47,7 +51,7 @@ async def user_of(request: HttpRequest) -> Any:
     return None if auser is None else await auser()
 
 
-async def authorized(user: Any, path: str, action: Action) -> ChatAndRun:
+async def authorized(request: HttpRequest, user: Any, path: str, action: Action) -> ChatAndRun:
     """Return the chat at a path with its active run, if the user may use it.
 
     Raises:
@@ -61,7 +65,7 @@ async def authorized(user: Any, path: str, action: Action) -> ChatAndRun:
     else:
         is_allowed = await in_thread(asked.allows, action, user, path, chat_and_run.chat)
     if not is_allowed:
-        raise Refused(HTTPStatus.FORBIDDEN, DENIED)
+        raise _denied(request, user, path, action)
     return chat_and_run
 
 
@@ -70,7 +74,7 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await _threads.call(partial(copy_context().run, function, *args, **kwargs))
 
 
-def check_again(user: Any, path: str, allowed: Chat | None, chat: Chat, is_new: bool) -> None:
+def check_again(request: HttpRequest, user: Any, path: str, allowed: Chat | None, chat: Chat, is_new: bool) -> None:
     """Ask for the permission again, if the chat is not the one that the user was allowed to write in.
 
     Raises:
@@ -79,18 +83,26 @@ def check_again(user: Any, path: str, allowed: Chat | None, chat: Chat, is_new: 
     if is_new == (allowed is None) and (allowed is None or allowed.pk == chat.pk):
         return
     if not permission().allows("write", user, path, None if is_new else chat):
-        raise Refused(HTTPStatus.FORBIDDEN, DENIED)
+        raise _denied(request, user, path, "write")
 
 
-async def create_branch(user: Any, path: str, new_path: str, before: str | None) -> None:
+def _denied(request: HttpRequest, user: Any, path: str, action: Action) -> Refused:
+    """Log that the permission refuses a request, and return the error, which does not say whether there is a chat."""
+    address = client_address(request, request.headers.get("X-Forwarded-For", "").encode("latin-1") or None)
+    reason = f"AI_PERMISSION_CLASS, {type(permission()).__name__}, does not allow it."
+    log_refusal(action, path, user, address, [reason], log_fields(DjangoRequest(request, path)))
+    return Refused(HTTPStatus.FORBIDDEN, DENIED)
+
+
+async def create_branch(request: HttpRequest, user: Any, path: str, new_path: str, before: str | None) -> None:
     """Create a branch of a chat that the user may read, at a path where the user may write.
 
     Raises:
         Refused: the user may not, there is no such chat or message, or the branch would have an unfinished answer.
         StreamExists: the path is taken.
     """
-    chat = (await authorized(user, path, "read")).chat
-    await authorized(user, new_path, "write")
+    chat = (await authorized(request, user, path, "read")).chat
+    await authorized(request, user, new_path, "write")
     if chat is None:
         raise Refused(HTTPStatus.NOT_FOUND, "There is no such chat.")
     owner = str(user.pk) if getattr(user, "is_authenticated", False) else ""
@@ -101,5 +113,5 @@ async def create_branch(user: Any, path: str, new_path: str, before: str | None)
     except UnfinishedAnswer as error:
         raise Refused(HTTPStatus.CONFLICT, str(error)) from error
     except StreamExists:
-        await authorized(user, new_path, "write")  # another user may have taken the path meanwhile
+        await authorized(request, user, new_path, "write")  # another user may have taken the path meanwhile
         raise

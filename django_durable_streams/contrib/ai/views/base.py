@@ -158,7 +158,7 @@ class ChatViews:
         user = await user_of(request)
         new_id = body.id or uuid.uuid4().hex
         path = permission().path(user, checked_id(chat_id))
-        await create_branch(user, path, permission().path(user, new_id), body.before)
+        await create_branch(request, user, path, permission().path(user, new_id), body.before)
         return JsonResponse({"id": new_id}, status=HTTPStatus.CREATED)
 
     # For the dialects.
@@ -169,7 +169,7 @@ class ChatViews:
         Raises:
             Refused: the user may not write in the chat, or an answer is being written.
         """
-        allowed = (await authorized(request.user, request.path, "write")).chat
+        allowed = (await authorized(request.http, request.user, request.path, "write")).chat
         made = self.answer(request) if _is_async(self.answer) else await sync_to_async(self.answer)(request)
         answer: Any = await made if inspect.isawaitable(made) else made
         return await sync_to_async(self._start)(request, answer, allowed)
@@ -191,7 +191,7 @@ class ChatViews:
         try:
             # A client sends a request again if its response was lost.
             once = not request.is_rewind and last.role == "user"
-            check = partial(check_again, request.user, request.path, allowed)
+            check = partial(check_again, request.http, request.user, request.path, allowed)
             return start_checked(
                 request.path, answer, StartOptions(user, turns, self.if_active, once, check, self.makes_again)
             )
@@ -214,7 +214,7 @@ class ChatViews:
 
     async def _active(self, request: HttpRequest, chat_id: str, action: Action) -> Run | None:
         user = await user_of(request)
-        return (await authorized(user, permission().path(user, checked_id(chat_id)), action)).run
+        return (await authorized(request, user, permission().path(user, checked_id(chat_id)), action)).run
 
     async def _chat(self, request: HttpRequest, chat_id: str, action: Action) -> Chat | None:
         """Return a chat that the user may use, or None if the user may know that there is none.
@@ -223,7 +223,7 @@ class ChatViews:
             Refused: the user may not use the chat, whether or not there is one.
         """
         user = await user_of(request)
-        return (await authorized(user, permission().path(user, checked_id(chat_id)), action)).chat
+        return (await authorized(request, user, permission().path(user, checked_id(chat_id)), action)).chat
 
     async def _run(self, request: HttpRequest, chat_id: str, run_id: uuid.UUID) -> Run:
         """Return a run of a chat that the user may read, whether or not it has ended.
