@@ -10,6 +10,7 @@ from django_durable_streams.conf import Config
 from tests.docs.pages import ROOT
 
 PAGES = ROOT / "docs" / "deployment"
+TUTORIAL = ROOT / "docs" / "tutorial" / "deploy.md"
 MIB = 1 << 20
 WAITS = Config().long_poll_timeout + Config().sse_keep_alive
 PROXIES = [PAGES / f"{name}.md" for name in ("nginx", "haproxy", "traefik", "wsgi-site", "cdn")]
@@ -37,6 +38,29 @@ def test_proxies_close_idle_connections_before_uvicorn_does() -> None:
     (caddy,) = re.findall(r"keepalive (\d+)s", (PAGES / "caddy.md").read_text())
     (traefik,) = re.findall(r"idleConnTimeout: (\d+)s", (PAGES / "traefik.md").read_text())
     assert int(caddy) == int(traefik) < seconds == 5
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*(PAGES / f"{name}.md" for name in ("wsgi-site", "servers", "systemd")), TUTORIAL],
+    ids=lambda page: page.stem,
+)
+def test_workers_of_uvicorn_have_time_to_start(page: Path) -> None:
+    text = page.read_text().replace("\\\n", " ")
+    commands = re.findall(r"^.*uvicorn mysite\.asgi:application .*--workers \d.*$", text, re.MULTILINE)
+    assert commands
+    assert [re.findall(r"--timeout-worker-healthcheck (\d+)", command) for command in commands] == [["30"]]
+
+
+def test_the_site_under_wsgi_serves_its_static_files_as_the_tutorial_does() -> None:
+    pages = [page.read_text() for page in (PAGES / "wsgi-site.md", TUTORIAL)]
+    for part in (
+        r"    location /static/ \{\n.+\n    \}\n",
+        r"\n.*collectstatic.*\n",
+        r"\n    # From nginx 1\.25\.1.*\n",
+    ):
+        wsgi, tutorial = (re.findall(part, text) for text in pages)
+        assert wsgi == tutorial != []
 
 
 def test_readers_at_one_offset_wait_for_one_request_in_the_cache() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from django.test import Client, override_settings
 from django.urls import path
 
 from django_durable_streams.health import healthz, readyz
-from django_durable_streams.models import DatabaseIdentity
+from django_durable_streams.models import DatabaseIdentity, Stream
+from django_durable_streams.protocol.errors import OffsetGone
 from tests.docs.pages import ROOT, blocks
 from tests.listening import Listener
+from tests.management.commands import streams
 
 DEPLOYMENT = ROOT / "docs" / "deployment"
 
@@ -58,6 +61,32 @@ async def test_the_loop_of_a_rolling_restart_waits_until_a_server_is_ready(tmp_p
         )
     assert len(requests) == 3, done.stderr
     assert (tmp_path / "called").read_text() == f"restart streams@{server.port}\n"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("short", "kind", "raw", "data"),
+    [("json", "application/json", "", '{"n":1}\n{"n":2}\n'), ("text", "text/plain", " --raw", "one\n\ntwo")],
+)
+def test_clients_begin_again_at_a_new_stream_with_the_restored_data(
+    short: str, kind: str, raw: str, data: str, tmp_path: Path
+) -> None:
+    (block,) = [one.text for one in blocks(ROOT / "docs" / "operations.md", "sh") if "< chat-42.ndjson" in one.text]
+    read, delete, append = block.replace("python manage.py streams ", "").splitlines()
+    stream = Stream.objects.create(path="chat/42", content_type=kind)
+    stream.append_many([{"n": 1}, {"n": 2}] if short == "json" else ["one\n", "\n", "two"])
+    lost = stream.next_offset
+    file = tmp_path / "file"
+    file.write_text(streams(*shlex.split(read.removesuffix(" > chat-42.ndjson"))))
+    assert file.read_text() == data
+    streams(*shlex.split(delete))
+    command = append.removesuffix(" < chat-42.ndjson").replace("--create json", f"--create {short}{raw}")
+    streams(*shlex.split(command), stdin=file.read_bytes())
+    assert streams("read", "chat/42") == data
+    stream = Stream.objects.get(path="chat/42")
+    stream.append({"n": "long" * 9} if short == "json" else "long" * 9)  # past the old offset
+    with pytest.raises(OffsetGone):
+        list(stream.read(lost))
 
 
 @pytest.mark.django_db

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.docs.pages import blocks
+from tests.docs.pages import ROOT, blocks
 from tests.docs.walk import TUTORIAL, Walk, environment, steps
 from tests.services import PostgreSQL, Redis
 
@@ -75,14 +75,15 @@ def test_both_are_deployed(tmp_path: Path, machine: dict[str, str]) -> None:
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [TUTORIAL / "deploy.md", ROOT / "docs" / "deployment" / "wsgi-site.md"], ids=str)
+def test_nginx_accepts_the_configuration(page: Path, tmp_path: Path) -> None:
     assert NGINX is not None
-    (block,) = blocks(TUTORIAL / "deploy.md", "nginx")
+    (block,) = blocks(page, "nginx")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=tea", "-days", "1"]
     subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    text = block.text.replace("/etc/ssl/tea.example.org.crt", str(certificate))
-    text = text.replace("/etc/ssl/tea.example.org.key", str(key))
+    text = re.sub(r"ssl_certificate .+;", f"ssl_certificate {certificate};", block.text)
+    text = re.sub(r"ssl_certificate_key .+;", f"ssl_certificate_key {key};", text)
     configuration = tmp_path / "nginx.conf"
     configuration.write_text(
         f"pid {tmp_path}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{text}\n}}\n"

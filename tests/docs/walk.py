@@ -10,6 +10,7 @@ Knows how pages name files, and nothing of what they build.
 
 import contextlib
 import http.client
+import inspect
 import os
 import re
 import subprocess
@@ -18,6 +19,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from uvicorn import Config as UvicornConfig
+
 from tests.docs import tour
 from tests.docs.pages import ROOT, Block, blocks
 from tests.servers import HOST, free_port
@@ -25,6 +28,7 @@ from tests.servers import HOST, free_port
 TUTORIAL = ROOT / "docs" / "tutorial"
 LANGUAGES = ("sh", "python", "html+django", "css", "console")
 SHOWN_PORT = "8000"
+_HEALTHCHECK = "--timeout-worker-healthcheck"
 START_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
 
@@ -64,7 +68,7 @@ class Walk:
                 self._write(block)
 
     def _run(self, block: Block) -> None:
-        for line in block.text.splitlines():
+        for line in block.text.replace("\\\n", " ").splitlines():
             if line.startswith(_INSTALLS):
                 continue
             if line.startswith("cd "):
@@ -115,6 +119,12 @@ class Walk:
         # Its reloader watches files, and starts the server again in a process of its own.
         arguments += ["--noreload"] if "runserver" in arguments else []
         assert arguments[0] == "python"
+        if (
+            _HEALTHCHECK in arguments
+            and "timeout_worker_healthcheck" not in inspect.signature(UvicornConfig).parameters
+        ):
+            first = arguments.index(_HEALTHCHECK)  # an option of uvicorn 0.37 and later
+            del arguments[first : first + 2]
         log = self.log
         with log.open("ab") as output:
             process = subprocess.Popen(

@@ -22,16 +22,26 @@ def streams(*arguments: str, stdin: bytes | None = None) -> str:
         arguments: the arguments.
         stdin: the standard input.
     """
-    output = io.StringIO()
+    return _output_and_notes(arguments, stdin)[0]
+
+
+def _output_and_notes(arguments: tuple[str, ...], stdin: bytes | None) -> tuple[str, str]:
+    output, notes = io.StringIO(), io.StringIO()
     source = io.TextIOWrapper(io.BytesIO(stdin or b""))
     with patch.object(sys, "stdin", source):
-        call_command("streams", *arguments, stdout=output, stderr=io.StringIO())
-    return output.getvalue()
+        call_command("streams", *arguments, stdout=output, stderr=notes)
+    return output.getvalue(), notes.getvalue()
 
 
 def rows(*arguments: str, stdin: bytes | None = None) -> list[Any]:
     """Run a subcommand with `--json` and return the objects that it prints."""
     return [msgspec.json.decode(line) for line in streams(*arguments, "--json", stdin=stdin).splitlines()]
+
+
+def rows_and_notes(*arguments: str) -> tuple[list[Any], str]:
+    """Run a subcommand with `--json`. Return the objects that it prints, and its notes to the error output."""
+    output, notes = _output_and_notes((*arguments, "--json"), None)
+    return [msgspec.json.decode(line) for line in output.splitlines()], notes
 
 
 class Shell:

@@ -1,6 +1,7 @@
 """The subcommands of `manage.py streams`, in this process."""
 
 import io
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,12 +13,12 @@ from django.utils import timezone
 
 from django_durable_streams import clock
 from django_durable_streams.api import deletion, transactions
-from django_durable_streams.management.streams import append, base, delete, trim
+from django_durable_streams.management.streams import append, base, delete, prune, trim
 from django_durable_streams.management.streams.table import SUBCOMMANDS
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.store.operations import MoveEntries
 from django_durable_streams.store.write import group_commit
-from tests.management.commands import rows, streams
+from tests.management.commands import rows, rows_and_notes, streams
 from tests.overriding import override_streams
 from tests.referring import Make
 
@@ -475,6 +476,99 @@ def test_the_kept_bytes_and_the_rules_of_retention_are_shown() -> None:
     (row,) = rows("show", "a")
     assert (row["size"], row["kept"]) == (6, 0)
     assert row["retention"] == {"age": 3600, "bytes": 100, "messages": None}
+
+
+KEEPING = {"a/audit/**": {}, "a/**": {"age": 86400}}
+"""Rules of retention that keep everything of some streams."""
+
+
+def _make_streams_with_rules() -> None:
+    """Streams below a/, all old: two of them keep everything, one by the setting and one by its own rule."""
+    for path in ("a/audit/by-setting", "a/audit/own-age", "a/by-setting", "a/own-all"):
+        Stream.objects.create(path=path, content_type="text/plain", data="abc", closed=True)
+    Stream.objects.get(path="a/audit/own-age").retain(age=60)
+    Stream.objects.get(path="a/own-all").retain()
+    old = timezone.now() - timedelta(days=40)
+    Stream.objects.unguarded().update(created_at=old, appended_at=old)
+    Chunk.objects.unguarded().update(created_at=old)
+
+
+@override_streams(RETENTION=KEEPING)
+@pytest.mark.parametrize("offset", [("now",), ("--older-than", "7d")])
+def test_a_trim_by_a_pattern_leaves_out_streams_whose_rule_keeps_everything(offset: tuple[str, ...]) -> None:
+    _make_streams_with_rules()
+    command = ("trim", "a/**", *offset)
+    for flags in (("--dry-run",), ("--no-input",)):
+        trimmed, notes = rows_and_notes(*command, *flags)
+        assert [(row["path"], row["bytes"]) for row in trimmed] == [("a/audit/own-age", 3), ("a/by-setting", 3)]
+        assert "2 streams were left out" in notes
+        assert "--include-keep-all" in notes
+    assert [len(text_of(path)) for path in ("a/audit/by-setting", "a/own-all", "a/by-setting")] == [1, 1, 0]
+    trimmed, notes = rows_and_notes(*command, "--include-keep-all", "--dry-run")
+    assert (len(trimmed), notes) == (4, "")
+    trimmed, notes = rows_and_notes("trim", "a/own-all", *offset)  # its name is clear enough
+    assert (trimmed[0]["bytes"], notes) == (3, "")
+
+
+@override_streams(RETENTION=KEEPING)
+@pytest.mark.parametrize("pattern", [(), ("a/**",)])
+@pytest.mark.parametrize("which", [("--idle", "30d"), ("--closed",), ("--closed", "--idle", "30d")])
+def test_prune_leaves_out_streams_whose_rule_keeps_everything(
+    pattern: tuple[str, ...], which: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune, "STREAMS_PER_TRANSACTION", 1)
+    _make_streams_with_rules()
+    command = ("prune", *pattern, *which)
+    (counts, *named), notes = rows_and_notes(*command, "--dry-run")
+    assert (counts["deleted"], [row["path"] for row in named]) == (2, ["a/audit/own-age", "a/by-setting"])
+    assert "2 streams were left out" in notes
+    (counts, *named), notes = rows_and_notes(*command, "--include-keep-all", "--dry-run")
+    assert (counts["deleted"], len(named), notes) == (4, 4, "")
+    (counts,), notes = rows_and_notes(*command, "--no-input")
+    assert (counts["deleted"], "2 streams were left out" in notes) == (2, True)
+    assert [*Stream.objects.order_by("path").values_list("path", flat=True)] == ["a/audit/by-setting", "a/own-all"]
+    assert rows(*command, "--include-keep-all", "--no-input")[0]["deleted"] == 2
+
+
+def test_streams_without_a_rule_are_left_out_by_no_command() -> None:
+    _make_streams_with_rules()
+    Stream.objects.get(path="a/own-all").reset_retention()
+    trimmed, notes = rows_and_notes("trim", "a/**", "now", "--dry-run")
+    assert (len(trimmed), notes) == (4, "")
+    (counts, *_), notes = rows_and_notes("prune", "--closed", "--dry-run")
+    assert (counts["deleted"], notes) == (4, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"), [("logs/old*", "logs/*"), ("*.txt", "*"), ("a*/b/**c", "*/b/*"), ("*old", "*")]
+)
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("prune", ("--idle", "1d")),
+        ("delete", ("--no-input",)),
+        ("trim", ("now",)),
+        ("show", ()),
+        ("read", ()),
+        ("tail", ()),
+        ("close", ()),
+        ("set", ("--keep-all",)),
+    ],
+)
+def test_a_star_beside_other_characters_is_explained(
+    command: str, flags: tuple[str, ...], text: str, remedy: str
+) -> None:
+    Stream.objects.create(path="logs/older")
+    with pytest.raises(CommandError, match=re.escape(f"so {text} has no wildcard. Write '{remedy}'.")):
+        streams(command, text, *flags)
+
+
+def test_a_list_of_nothing_explains_a_star_that_is_no_wildcard() -> None:
+    Stream.objects.create(path="logs/old*er")
+    assert rows_and_notes("list", "logs/old*")[1] == rows_and_notes("list", "logs/older")[1] == ""
+    listed, notes = rows_and_notes("list", "log*")
+    assert (listed, "so log* has no wildcard. Write '*'." in notes) == ([], True)
+    assert rows("show", "logs/old*er")[0]["path"] == "logs/old*er"  # a path may have one
 
 
 def test_lifetime_and_retention_are_set() -> None:

@@ -143,6 +143,25 @@ def add_dry_run(parser: ArgumentParser, prints: str = "print what would be remov
     parser.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask")
 
 
+def add_include_keep_all(parser: ArgumentParser) -> None:
+    """Add the option of a subcommand that leaves out streams whose rule of retention says to keep everything."""
+    parser.add_argument(
+        "--include-keep-all",
+        action="store_true",
+        help="do not leave out streams whose rule of retention keeps everything",
+    )
+
+
+def note_left_out(console: Console, count: int) -> None:
+    """Tell how many streams were left out because their rule says to keep everything."""
+    if count:
+        were = "was" if count == 1 else "were"
+        console.note(
+            f"{counted(count, 'stream')} {were} left out, because a rule of retention keeps everything there. "
+            "To include them: --include-keep-all"
+        )
+
+
 def header_argument(text: str) -> tuple[str, str]:
     """Return the name and the value of a header such as `Name: value`."""
     name, colon, value = text.partition(":")
@@ -201,6 +220,14 @@ def is_pattern(text: str) -> bool:
     return not {ONE, ANY}.isdisjoint(text.split("/"))
 
 
+def wildcard_hint(text: str) -> str:
+    """Return a sentence, after a space, about a `*` that is no wildcard in an argument. Otherwise an empty text."""
+    if ONE not in text or is_pattern(text):
+        return ""
+    pattern = "/".join(ONE if ONE in segment else segment for segment in text.split("/"))
+    return f" In commands * stands for a whole segment, so {text} has no wildcard. Write '{pattern}'."
+
+
 def find_stream(path: str, using: str) -> Stream:
     """Return the stream at a path.
 
@@ -212,7 +239,7 @@ def find_stream(path: str, using: str) -> Stream:
         return stream
     if Stream.objects.using(using).filter(path=path, deleted_at__isnull=False).exists():
         raise StreamGone(f"The stream {path} was deleted; forks still read its data.")
-    raise StreamNotFound(f"There is no stream at {path}.")
+    raise StreamNotFound(f"There is no stream at {path}.{wildcard_hint(path)}")
 
 
 def count_streams(texts: Sequence[str], using: str) -> int:

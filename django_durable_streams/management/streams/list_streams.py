@@ -12,7 +12,7 @@ import msgspec
 from ...protocol.listings import MAX_LIMIT, ListingQuery
 from ...server.listing import describe
 from ...store.read import listing
-from .base import Console, Options, Subcommand, is_pattern, path_argument, size_text, table
+from .base import Console, Options, Subcommand, is_pattern, path_argument, size_text, table, wildcard_hint
 
 STREAMS_PER_QUERY = 4 * MAX_LIMIT
 """With fewer, the making of the queries would be a tenth of the time."""
@@ -51,7 +51,9 @@ streams list --json | jq -r 'select(.closed).path'
         query = ListingQuery.of(**texts)._replace(limit=STREAMS_PER_QUERY)
         using = console.using
         time = listing.time_reader(using)
+        is_empty = True
         for rows in listing.pages(query, using) if console.is_json else listing.rows(query, _COLUMNS, using):
+            is_empty = is_empty and not rows
             if rest is not None:
                 rows = rows[: max(rest, 0)]
                 rest -= len(rows)
@@ -61,6 +63,8 @@ streams list --json | jq -r 'select(.closed).path'
                 console.write_lines(table([_cells(row, time) for row in rows]))
             if rest is not None and rest <= 0:
                 return
+        if is_empty and (hint := wildcard_hint(prefix)):
+            console.note(f"No path begins with {prefix}.{hint}")
 
 
 def _cells(row: tuple[Any, ...], time: Callable[[Any], datetime]) -> tuple[str, ...]:

@@ -18,8 +18,21 @@ from ...models import Stream, StreamQuerySet
 from ...protocol.globs import Glob, glob
 from ...runtime.write_lock import write_lock
 from ...store.sql.ids import has_id
-from ...store.upkeep import sweeping
-from .base import Console, Options, Subcommand, add_dry_run, counted, duration, is_pattern, path_argument, write_some
+from ...store.upkeep import retention, sweeping
+from .base import (
+    Console,
+    Options,
+    Subcommand,
+    add_dry_run,
+    add_include_keep_all,
+    counted,
+    duration,
+    is_pattern,
+    note_left_out,
+    path_argument,
+    wildcard_hint,
+    write_some,
+)
 from .delete import STREAMS_PER_TRANSACTION
 from .progress import progress
 
@@ -42,17 +55,23 @@ streams prune 'jobs/**' --closed --idle 7d --no-input
         )
         parser.add_argument("--idle", type=duration, help="delete streams without an append for so long, such as 30d")
         parser.add_argument("--closed", action="store_true", help="delete closed streams only")
+        add_include_keep_all(parser)
         add_dry_run(parser)
 
     def run(self, console: Console, options: Options) -> None:
         pattern = options["pattern"]
         if pattern and not is_pattern(pattern):
-            raise CommandError("Write a pattern such as 'chat/**'. A single stream is deleted by: streams delete PATH")
+            hint = wildcard_hint(pattern).lstrip() or "Write a pattern such as 'chat/**'."
+            raise CommandError(f"{hint} A single stream is deleted by: streams delete PATH")
         deletes = options["idle"] is not None or options["closed"]
         if pattern and not deletes:
             raise CommandError("Say which streams to delete: --idle DURATION, --closed, or both.")
-        unused = _Unused(glob(pattern) if pattern else None, _since(options["idle"]), options["closed"], console.using)
-        count = unused.number() if deletes else 0
+        spares = deletes and not options["include_keep_all"] and retention.may_keep_all(console.using)
+        unused = _Unused(
+            glob(pattern) if pattern else None, _since(options["idle"]), options["closed"], spares, console.using
+        )
+        count, left_out = unused.counts() if deletes else (0, 0)
+        note_left_out(console, left_out)
         if options["dry_run"]:
             _report(console, count, sweeping.waiting(console.using), dry_run=True)
             write_some(console, _named(unused if count else None, console.using))
@@ -76,6 +95,8 @@ class _Unused(NamedTuple):
     pattern: Glob | None
     since: datetime | None
     is_closed: bool
+    spares_keep_all: bool
+    """Whether streams are left out whose rule of retention says to keep everything."""
     using: str
 
     @property
@@ -93,9 +114,14 @@ class _Unused(NamedTuple):
         # Without changes of streams the registry rests. Its readers still need it.
         return streams.exclude(path=registry_path) if (registry_path := config().registry_path) else streams
 
-    def number(self) -> int:
-        """Return how many there are. Without a pattern, the database counts."""
-        return self._streams.count() if self.pattern is None else sum(map(len, self.portions()))
+    def counts(self) -> tuple[int, int]:
+        """Return how many there are, and how many are left out by a rule. The database counts where it can."""
+        if self.pattern is None and not self.spares_keep_all:
+            return self._streams.count(), 0
+        number = left_out = 0
+        for keys, spared in self._pages():
+            number, left_out = number + len(keys), left_out + spared
+        return number, left_out
 
     def delete(self, ids: Sequence[int]) -> tuple[int, int]:
         """Delete those of some streams that are still unused, together or, where that is forbidden, each half.
@@ -120,14 +146,18 @@ class _Unused(NamedTuple):
 
     def pages(self) -> Iterator[list[tuple[str, int]]]:
         """Yield the paths and ids of the streams, as many as one transaction deletes."""
+        return (keys for keys, _ in self._pages() if keys)
+
+    def _pages(self) -> Iterator[tuple[list[tuple[str, int]], int]]:
+        """Yield the same, with the number of streams that are left out by a rule."""
         query = self._streams.order_by("path")
         after = ""
         while rows := list(query.filter(path__gt=after).values_list("path", "pk")[:STREAMS_PER_TRANSACTION]):
             keys = [(path or "", pk) for path, pk in rows]
             after = keys[-1][0]
             matching = [key for key in keys if self.pattern is None or self.pattern.matches(key[0])]
-            if matching:
-                yield matching
+            spared = retention.keeping_all(self.using, matching) if self.spares_keep_all else ()
+            yield [key for key in matching if key[1] not in spared], len(spared)
 
 
 def _named(unused: _Unused | None, using: str) -> Iterator[tuple[str, dict[str, object]]]:

@@ -14,7 +14,19 @@ from ...api import transactions
 from ...models import Stream
 from ...protocol.errors import ServiceUnavailable, StreamGone, StreamNotFound
 from ...store.read.ages import position_before
-from .base import Console, Options, Subcommand, add_dry_run, duration, each_stream, is_pattern, path_argument
+from ...store.upkeep import retention
+from .base import (
+    Console,
+    Options,
+    Subcommand,
+    add_dry_run,
+    add_include_keep_all,
+    duration,
+    each_stream,
+    is_pattern,
+    note_left_out,
+    path_argument,
+)
 
 
 class _DryRun(Exception):
@@ -49,6 +61,7 @@ Nobody reads the dropped data any more, except for forks that have it. Servers d
         parser.add_argument(
             "--older-than", metavar="DURATION", type=duration, help="drop older data, such as 7d, by whole chunks"
         )
+        add_include_keep_all(parser)
         add_dry_run(parser)
 
     def run(self, console: Console, options: Options) -> None:
@@ -61,7 +74,12 @@ Nobody reads the dropped data any more, except for forks that have it. Servers d
                 raise CommandError("An offset belongs to one stream. With a pattern, write now, or --older-than.")
             if not is_dry:
                 console.confirm(f"Drop data of all streams that match {path}?", options)
+        spares = is_pattern(path) and not options["include_keep_all"] and retention.may_keep_all(console.using)
+        left_out = 0
         for stream in each_stream([path], console.using):
+            if spares and retention.keeping_all(console.using, [(stream.path or "", stream.pk)]):
+                left_out += 1
+                continue
             try:
                 size, first_offset = _trim(stream, options, moment, console.using)
             except (StreamNotFound, StreamGone, ServiceUnavailable) as error:
@@ -77,6 +95,7 @@ Nobody reads the dropped data any more, except for forks that have it. Servers d
                 bytes=size,
                 first_offset=first_offset,
             )
+        note_left_out(console, left_out)
 
 
 _OF_ALL_STREAMS = ("now", "-1")

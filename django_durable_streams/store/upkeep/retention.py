@@ -86,7 +86,32 @@ def row_of(stream_id: int, using: str) -> Retention | None:
 
 def rules_of(path: str, row: Retention | None) -> RetentionRules:
     """Return the rules that are in force for a stream. `row`: its own retention, if it has any."""
-    return row.rules if row is not None and row.is_explicit else patterns().find(path) or KEEP_ALL
+    return _rule_of(path, row) or KEEP_ALL
+
+
+def _rule_of(path: str, row: Retention | None) -> RetentionRules | None:
+    return row.rules if row is not None and row.is_explicit else patterns().find(path)
+
+
+def may_keep_all(using: str) -> bool:
+    """Return whether there is any rule that says to keep all data. Without one, `keeping_all` finds nothing."""
+    if any(not rules for _, rules in patterns().patterns):
+        return True
+    own = Retention.objects.using(using).filter(is_explicit=True)
+    return own.filter(age=None, max_bytes=None, max_messages=None).exists()
+
+
+def keeping_all(using: str, streams: Iterable[tuple[str, int]]) -> set[int]:
+    """Return the ids of the streams whose rule says to keep all data. Streams without any rule are not among them.
+
+    Args:
+        using: alias of the database.
+        streams: their paths and ids.
+    """
+    paths = {stream_id: path for path, stream_id in streams}
+    rows = Retention.objects.using(using).in_bulk([*paths])
+    rules = {stream_id: _rule_of(path, rows.get(stream_id)) for stream_id, path in paths.items()}
+    return {stream_id for stream_id, rule in rules.items() if rule is not None and not rule}
 
 
 def with_own_rules(using: str, after: int, limit: int) -> list[int]:
