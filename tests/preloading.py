@@ -69,7 +69,6 @@ MODULES = (
     "django_durable_streams.protocol",
     "django_htmx.middleware",
     "django_redis.cache",
-    "granian.cli",
     "httpcore",
     "hypercorn.run",
     "msgspec",
@@ -86,7 +85,9 @@ MODULES = (
     "wsgiref.simple_server",
     "zoneinfo",
 )
-"""Those that cannot be imported without settings are left to the children."""
+"""Those that cannot be imported without settings are left to the children. So is granian: two workers fail to start
+from a process that was forked after its import.
+"""
 
 FOLDERS = ("django_durable_streams", "example_project")
 DJANGO_APPS = ("auth", "admin", "contenttypes", "messages", "sessions", "staticfiles")
