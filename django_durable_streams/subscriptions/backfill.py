@@ -41,7 +41,7 @@ class Progress(NamedTuple):
 
     is_done: bool
     is_held_up: bool
-    """Whether another transaction holds the row of the next stream, or somebody else links this subscription."""
+    """Whether another transaction holds the row of the next stream, or another process links this subscription."""
     pause: float = 0.0
     """Seconds until the next portion."""
 
@@ -97,7 +97,7 @@ def _link_next(subscription_id: int, using: str) -> Progress:
         if subscription is None:
             return Progress(is_done=False, is_held_up=True)
         if (subscription.pattern, subscription.linked_through) != (seen.pattern, seen.linked_through):
-            return Progress(is_done=False, is_held_up=False)  # somebody else has linked a portion meanwhile
+            return Progress(is_done=False, is_held_up=False)  # another process has linked a portion meanwhile
         linked = _link(subscription, matching, using)
         held = [stream_id for stream_id in matching if stream_id not in linked]
         is_done = scanned_through is None and not held

@@ -3,7 +3,7 @@
 prometheus_client maps its files into memory. On a full disk, a write to such memory ends the process by a signal. A
 write to a file raises `OSError` instead, and can be repeated.
 
-Invariant: a file is whole for whoever reads it, at any moment. It is made under another name, which readers do not look
+Invariant: every reader finds a file whole, at any moment. It is made under another name, which readers do not look
 for. A new entry counts only after the header is written, and that is the last step.
 """
 
@@ -88,7 +88,7 @@ class ValueFile:
         self._positions[key] = self._used - _NUMBERS.size
 
     def is_removed(self) -> bool:
-        """Return whether somebody has removed the file, so that nobody reads it."""
+        """Return whether the file was removed, so that no scrape reads it."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     def close(self) -> None:
