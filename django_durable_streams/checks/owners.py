@@ -42,7 +42,7 @@ def check_owners(permissions: Sequence[Permission]) -> list[CheckMessage]:
 
 
 def _user_model() -> Any:
-    """Return the user model, or None: other checks say what is wrong."""
+    """Return the user model, or None if it is not there, which other checks report."""
     if not apps.is_installed("django.contrib.auth"):
         return None
     try:

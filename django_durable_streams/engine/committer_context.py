@@ -67,7 +67,7 @@ class HeldCommits:
     def wait(self, seconds: float) -> None:
         """Wait until no commit is held, or until the time is over. Safe to call from any thread.
 
-        A signal handler may raise in it, so the committer never waits for whoever waits here.
+        A signal handler may raise in it, so the committer never waits for a thread that waits here.
         """
         are_announced = Event()
         self._waiting.append(are_announced)

@@ -69,7 +69,7 @@ class Timeouts:
 
 
 _shared: WeakValueDictionary[asyncio.AbstractEventLoop, Timeouts] = WeakValueDictionary()
-"""By event loop. They are kept by those who use them: they have the loop, which would otherwise never be freed."""
+"""By event loop. Only their users keep them: they refer to the loop, which would otherwise never be freed."""
 
 
 def shared_timeouts() -> Timeouts:

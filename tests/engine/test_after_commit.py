@@ -193,7 +193,6 @@ def interrupt() -> None:
 
 def test_the_thread_of_signals_is_started_again(engines: None, monkeypatch: pytest.MonkeyPatch) -> None:
     dispatcher = signal_dispatcher.SignalDispatcher()
-    monkeypatch.setattr(signal_dispatcher, "_has_listeners", lambda signal: True)
     with monkeypatch.context() as patches:
         patches.setattr(threading.Thread, "start", cannot_start)
         with pytest.raises(RuntimeError):

@@ -1,4 +1,4 @@
-"""Commits that a committer has not announced yet, and those who wait for their announcement."""
+"""Commits that a committer has not announced yet, and threads that wait for their announcement."""
 
 from __future__ import annotations
 

@@ -10,10 +10,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.http import HttpRequest
 
-from ....access.addresses import client_address
+from ....access.access_request import AccessRequest
 from ....access.refusals import log_refusal
 from ....protocol.errors import StreamExists
-from ....protocol.request_ids import log_fields
 from ....runtime.thread_pool import ThreadPool
 from ....server.django_requests import DjangoRequest
 from ..errors import NoSuchMessage, UnfinishedAnswer
@@ -88,9 +87,9 @@ def check_again(request: HttpRequest, user: Any, path: str, allowed: Chat | None
 
 def _denied(request: HttpRequest, user: Any, path: str, action: Action) -> Refused:
     """Log that the permission refuses a request, and return the error, which does not say whether there is a chat."""
-    address = client_address(request, request.headers.get("X-Forwarded-For", "").encode("latin-1") or None)
+    access_request = AccessRequest(DjangoRequest(request, path))
     reason = f"AI_PERMISSION_CLASS, {type(permission()).__name__}, does not allow it."
-    log_refusal(action, path, user, address, [reason], log_fields(DjangoRequest(request, path)))
+    log_refusal(action, path, user, access_request.address, [reason], access_request.log_fields)
     return Refused(HTTPStatus.FORBIDDEN, DENIED)
 
 
