@@ -47,11 +47,18 @@ async def test_requests_that_wait_keep_no_outcome_of_a_wake_from_the_database(en
     """What a receiver has done would be done again, and new wakes would wait behind all requests."""
     service = service_for()
     service.start()
-    ends = threading.Event()
-    waiting = [asyncio.ensure_future(service.call(ends.wait, 20))]
-    waiting += [asyncio.ensure_future(service.call(ends.is_set)) for _ in range(MAX_TASKS)]
-    await asyncio.sleep(0.05)
+    begins, ends = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begins.set()
+        ends.wait(20)
+
+    waiting = [asyncio.ensure_future(service.call(block))]
     try:
+        # Calls of others, such as the look at the answers, may stand before it. From now on no place gets free.
+        assert await asyncio.to_thread(begins.wait, 10)
+        waiting += [asyncio.ensure_future(service.call(ends.is_set)) for _ in range(MAX_TASKS)]
+        await asyncio.sleep(0)  # all of them have asked for a place
         with pytest.raises(ServiceUnavailable):
             await service.call(ends.is_set)
         assert await asyncio.wait_for(service._delivery._call(ends.is_set), 5) is False
