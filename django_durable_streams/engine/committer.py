@@ -267,7 +267,7 @@ class Committer(BatchWorker[Operation]):
         compaction_tracker: says whether small chunks should be staged.
     """
 
-    delays_results = True  # until `CommitterContext.before_wait`
+    delays_results = carries_data = True  # delayed until `CommitterContext.before_wait`
 
     def __init__(
         self,

@@ -158,17 +158,20 @@ class SnapshotReader(BatchWorker[Task]):
 
     def _read(self, tasks: Sequence[Task]) -> Sequence[object]:
         began = time.monotonic()
-        paths = [task.path for task in tasks if type(task) is ReadRequest]
-        ids = {task.stream_id for task in tasks if type(task) is FollowRequest}
-        for task in tasks:
+        # Equal reads share a snapshot, and the response that an entry point makes from it.
+        keys = [(task.path, task.offset) if isinstance(task, ReadRequest) else _key(task) for task in tasks]
+        distinct = dict(zip(keys, tasks, strict=True))
+        paths = [task.path for task in distinct.values() if type(task) is ReadRequest]
+        ids = {task.stream_id for task in distinct.values() if type(task) is FollowRequest}
+        for task in distinct.values():
             if type(task) is StatusQuery:
                 ids.update(task.stream_ids)
         by_path = log_reader.find(paths, self._using) if paths else {}
         by_id = log_reader.find_ids(ids, self._using) if ids else {}
-        # Equal reads share a snapshot, and the response that an entry point makes from it.
-        outcomes: dict[Key, Snapshot | DurableStreamsError] = {}
-        for task in tasks:
-            if isinstance(task, StatusQuery) or (key := _key(task)) in outcomes:
+        outcomes: dict[Key, object] = {}
+        for key, task in distinct.items():
+            if isinstance(task, StatusQuery):
+                outcomes[key] = {number: by_id[number] for number in task.stream_ids if number in by_id}
                 continue
             if isinstance(task, ReadRequest):
                 outcome = self._snapshot(by_path[task.path], task.offset)
@@ -180,14 +183,9 @@ class SnapshotReader(BatchWorker[Task]):
                 outcome.seen_at = began
             outcomes[key] = outcome
         self._fetch_pages(outcomes)
-        return [
-            {stream_id: by_id[stream_id] for stream_id in task.stream_ids if stream_id in by_id}
-            if isinstance(task, StatusQuery)
-            else outcomes[_key(task)]
-            for task in tasks
-        ]
+        return [outcomes[key] for key in keys]
 
-    def _fetch_pages(self, outcomes: dict[Key, Snapshot | DurableStreamsError]) -> None:
+    def _fetch_pages(self, outcomes: dict[Key, object]) -> None:
         """Add the requested pages to all snapshots with data past their position."""
         with_data = {
             key: snapshot
@@ -263,8 +261,10 @@ class SnapshotReader(BatchWorker[Task]):
         return Snapshot(info, position, None, info.tail, info.closed)
 
 
-Key = tuple[str | tuple[int, int], Offset | Sentinel | None]
+Key = tuple[str | tuple[int, ...], Offset | Sentinel | None]
 
 
-def _key(task: ReadRequest | FollowRequest) -> Key:
-    return (task.path if isinstance(task, ReadRequest) else (task.stream_id, task.generation)), task.offset
+def _key(task: FollowRequest | StatusQuery) -> Key:
+    if isinstance(task, StatusQuery):
+        return task.stream_ids, None
+    return (task.stream_id, task.generation), task.offset

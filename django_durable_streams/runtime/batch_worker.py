@@ -91,6 +91,9 @@ class BatchWorker(Generic[T]):
     """Whether the results of a batch are held back while more tasks wait, until `work` calls `deliver_results` before
     it waits itself. An event loop that is woken sooner takes the interpreter from the thread, and gains nothing."""
 
+    carries_data = False
+    """Whether tasks carry data, which `_size_of` tells. Reads do not, and there are many of them."""
+
     def __init__(
         self,
         name: str,
@@ -131,7 +134,7 @@ class BatchWorker(Generic[T]):
         Raises:
             ServiceUnavailable: too many tasks, or too much data, wait already.
         """
-        size = self._size_of(task)
+        size = self._size_of(task) if self.carries_data else 0
         span = None if tracing.tracer is None else tracing.take()
         thread = get_ident()
         batch = self._open.get(thread)
@@ -153,7 +156,7 @@ class BatchWorker(Generic[T]):
         Raises:
             ServiceUnavailable: too many tasks, or too much data, wait already.
         """
-        size = self._size_of(task)
+        size = self._size_of(task) if self.carries_data else 0
         self._backlog.check(0, 0, size)
         batch: PendingBatch[T] = PendingBatch(NO_LOOP, 0)
         batch.tasks.append(task)

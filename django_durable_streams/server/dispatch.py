@@ -26,7 +26,7 @@ from .body_preparation import LONG_BYTES, prepare
 from .control import is_control, respond_control
 from .coroutines import start
 from .failures import as_refusal, failure_response
-from .handlers import Handler, SetBody, handler_for
+from .handlers import HANDLERS, Handler, SetBody, handler_for
 from .response_policy import common_headers, complete_refusal, policy
 
 LONG_UPLOAD_SECONDS = 1.0
@@ -60,7 +60,7 @@ def start_request(request: Request, callback: ResultCallback) -> Response | Even
             admission = None if guard.admit_at_once(request) else start(guard.admit(request))
             if admission is not None:
                 return _answer(request, handler, admission)
-        if _takes_long(request, body):
+        if len(body) >= LONG_BYTES and _takes_long(request, body):
             return _answer(request, handler)
         task = handler.parse(request)
         if handler.set_body is not None:
@@ -78,7 +78,7 @@ def finish_request(request: Request, value: object) -> Response | EventStream | 
     if isinstance(value, Exception):
         return _failed(request, value)
     try:
-        outcome = handler_for(request.method).respond(request, engine_for(), value)
+        outcome = HANDLERS[request.method].respond(request, engine_for(), value)
     except Exception as error:
         return _failed(request, error)
     return _completed(request, outcome) if isinstance(outcome, ANSWERS) else complete(request, outcome)
@@ -210,9 +210,7 @@ def _respond_early(request: Request, handler: Handler, engine: Engine, value: ob
 
 
 def _takes_long(request: Request, body: bytes) -> bool:
-    """Return whether a body takes long to prepare, so that a thread does it."""
-    if len(body) < LONG_BYTES:
-        return False
+    """Return whether a body of LONG_BYTES and more takes long to prepare, so that a thread does it."""
     kind = request.headers.get(headers.CONTENT_TYPE, b"")
     return len(kind) <= content.MAX_CONTENT_TYPE_LENGTH and content.is_json(headers.text(kind))
 

@@ -61,8 +61,10 @@ def parse_read(request: Request) -> ReadRequest:
     path = paths.validate_again(request.path)
     if b"sec-fetch-dest" in request.headers or b"service-worker" in request.headers:
         check_destination(request)
-    live = request.parameter("live")
-    token = request.parameter("offset")
+    live = token = None
+    if request.query:
+        parameters = request.parsed_query().values
+        live, token = parameters.get("live"), parameters.get("offset")
     if live == "sse":
         token = _last_event_id(request) or token
     if live is not None and live not in ("long-poll", "sse"):
@@ -88,9 +90,10 @@ def respond_read(request: Request, engine: Engine, snapshot: Snapshot) -> Respon
         engine.renew(snapshot.info)
     if not request.query:
         return _page(request, snapshot, is_now=False)
-    live = request.parameter("live")
+    parameters = request.parsed_query().values
+    live = parameters.get("live")
     if live is None:
-        return _page(request, snapshot, is_now=_is_now(request))
+        return _page(request, snapshot, is_now=parameters.get("offset") == _NOW)
     return _events(request, snapshot, engine) if live == "sse" else _long_poll(request, snapshot, engine)
 
 
@@ -112,13 +115,15 @@ def _page(request: Request, snapshot: Snapshot, *, is_now: bool) -> Response:
     if is_now:
         return _shared(snapshot, _Answer.NOW, _page_answer)
     tags = request.headers.get(headers.IF_NONE_MATCH)
-    if tags is None or len(tags) > MAX_SHARED_TAG_BYTES:
+    if tags is None:
+        return _shared(snapshot, _Answer.PAGE, _page_answer)
+    if len(tags) > MAX_SHARED_TAG_BYTES:
         return _page_unless_cached(snapshot, tags)
     return _shared(snapshot, tags, _page_unless_cached)
 
 
-def _page_unless_cached(snapshot: Snapshot, tags: bytes | None) -> Response:
-    is_cached = tags is not None and caching.matches(tags.decode("latin-1"), _etag(snapshot))
+def _page_unless_cached(snapshot: Snapshot, tags: bytes) -> Response:
+    is_cached = caching.matches(tags.decode("latin-1"), _etag(snapshot))
     return _shared(snapshot, _Answer.NOT_MODIFIED if is_cached else _Answer.PAGE, _page_answer)
 
 

@@ -98,10 +98,11 @@ class FastPathConnection(DownloadConnection):
             return
         body = data[end + len(request_heads.END) :]
         missing = head.content_length - len(body)
-        reason = self._reason_against(head, missing)
-        if reason is not None:
-            self._hand_over(data, reason)
-            return
+        if head.content_length or missing or self.limit_concurrency is not None:
+            reason = self._reason_against(head, missing)
+            if reason is not None:
+                self._hand_over(data, reason)
+                return
         if missing > 0:
             self._expect_body(head.content_length, body)
             self._answer(head, place, None)

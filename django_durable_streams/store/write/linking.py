@@ -41,7 +41,7 @@ class LinkRules(NamedTuple):
 
     def concern(self, paths: Iterable[str]) -> bool:
         """Return whether one of the paths may have a link."""
-        return self.has_explicit or any(map(self.globs.matching, paths))
+        return self.has_explicit or bool(self.patterns and any(map(self.globs.matching, paths)))
 
 
 _cached: dict[str, LinkRules] = {}
