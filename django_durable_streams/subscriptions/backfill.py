@@ -4,8 +4,9 @@ A new subscription begins at the present tails, so nothing old is replayed (spec
 may begin at the beginning. Streams that are created later are linked in their own transaction (`store.write.linking`),
 so each stream is linked exactly once: whichever comes second finds the link.
 
-Appends wait for a portion, because it locks the rows of its streams, and all of SQLite. So it is small, compares paths
-before it locks anything, and skips rows that another transaction holds. The next portion begins with the first of them.
+Appends wait for a portion, because it locks the rows of its streams, and all of SQLite. So it is as small as the time
+that it took of the processor asks for, compares paths before it locks anything, and skips rows that another transaction
+holds. The next portion begins with the first of them.
 A process links one portion at a time, and then rests for as much time as the portion took of the processor. Without it,
 the request that creates a subscription and the delivery would link side by side, and leave appends no time.
 """
@@ -22,8 +23,11 @@ from ..protocol.globs import glob
 from .registry import add_links
 from .rows import change, locked, subscriptions, transaction
 
-PORTION_STREAMS = 200
-"""Streams that one transaction links."""
+PORTION_SECONDS = 0.02
+"""Time of the processor that the transaction of a portion should take."""
+
+MIN_STREAMS, MAX_STREAMS = 20, 500
+"""Streams that such a transaction links, at least and at most."""
 
 PORTION_SCANNED = 5000
 """Streams that one portion compares with the pattern."""
@@ -46,6 +50,20 @@ class Progress(NamedTuple):
     """Seconds until the next portion."""
 
 
+class _Pace:
+    """How many streams this process may link in one transaction of a database, and when the next time."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.rests_until = 0.0
+        self.streams = MIN_STREAMS
+
+    def adapt(self, seconds: float) -> None:
+        """Adapt the number of streams to the time that a transaction with so many streams has taken."""
+        fitting = int(self.streams * PORTION_SECONDS / max(seconds, 0.001))
+        self.streams = max(MIN_STREAMS, min(fitting, 2 * self.streams, MAX_STREAMS))
+
+
 def link_portion(subscription_id: int, using: str) -> Progress:
     """Link some of the existing streams that match the pattern of a subscription."""
     pace = _pace_of(using)
@@ -56,7 +74,7 @@ def link_portion(subscription_id: int, using: str) -> Progress:
         if rest > 0.0:
             return Progress(is_done=False, is_held_up=False, pause=rest)
         began = time.thread_time()
-        progress = _link_next(subscription_id, using)
+        progress = _link_next(subscription_id, using, pace)
         rest = min(time.thread_time() - began, MAX_REST_SECONDS)
         pace.rests_until = time.monotonic() + rest
     finally:
@@ -64,14 +82,6 @@ def link_portion(subscription_id: int, using: str) -> Progress:
     if progress.is_done:
         return progress
     return progress._replace(pause=HELD_UP_PAUSE if progress.is_held_up else rest)
-
-
-class _Pace:
-    """When this process may link the next portion in one database."""
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.rests_until = 0.0
 
 
 _paces: dict[str, _Pace] = {}
@@ -85,12 +95,14 @@ def _pace_of(using: str) -> _Pace:
 os.register_at_fork(after_in_child=_paces.clear)
 
 
-def _link_next(subscription_id: int, using: str) -> Progress:
+def _link_next(subscription_id: int, using: str, pace: _Pace) -> Progress:
     query = subscriptions(using).filter(pk=subscription_id, linked_through__isnull=False)
     seen = query.first()
     if seen is None:
         return Progress(is_done=True, is_held_up=False)
-    matching, scanned_through = _next_matching(seen, using)
+    limit = pace.streams
+    matching, scanned_through = _next_matching(seen, using, limit)
+    began = time.thread_time()
     with transaction(using):
         # Nobody waits for another process that links the same subscription.
         subscription = locked(query, using, skip=True).first()
@@ -103,11 +115,17 @@ def _link_next(subscription_id: int, using: str) -> Progress:
         is_done = scanned_through is None and not held
         through = held[0] - 1 if held else scanned_through
         change(subscription, using, linked_through=None if is_done else through)
-        return Progress(is_done, bool(held))
+    if len(linked) == limit:
+        pace.adapt(time.thread_time() - began)
+    return Progress(is_done, bool(held))
 
 
-def _next_matching(subscription: Subscription, using: str) -> tuple[list[int], int | None]:
-    """Return the ids of the next matching streams, and the id up to which was compared. None: all were."""
+def _next_matching(subscription: Subscription, using: str, limit: int) -> tuple[list[int], int | None]:
+    """Return the ids of the next matching streams, and the id up to which was compared. None: all were.
+
+    Args:
+        limit: number of ids to return at most.
+    """
     pattern = glob(subscription.pattern)
     rest = Stream.objects.using(using).filter(id__gt=subscription.linked_through).order_by("id")
     first = rest.values_list("id", flat=True).first()
@@ -117,8 +135,8 @@ def _next_matching(subscription: Subscription, using: str) -> tuple[list[int], i
     through = first + PORTION_SCANNED - 1
     query = rest.filter(id__lte=through, path__startswith=pattern.prefix, deleted_at__isnull=True)
     matching = [one for one, path in query.values_list("id", "path") if path is not None and pattern.matches(path)]
-    if len(matching) > PORTION_STREAMS:
-        matching = matching[:PORTION_STREAMS]
+    if len(matching) > limit:
+        matching = matching[:limit]
         return matching, matching[-1]
     return matching, through
 

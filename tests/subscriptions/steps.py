@@ -40,6 +40,13 @@ def subscribe(name: str = "s", pattern: str = "events/*", *streams: str, kind: s
     return subscription
 
 
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Link each existing stream in a portion of its own."""
+    for bound in ("MIN_STREAMS", "MAX_STREAMS"):
+        monkeypatch.setattr(backfill, bound, 1)
+    monkeypatch.setattr(backfill, "_paces", {})
+
+
 def wakes(limit: int = 10) -> list[Wake]:
     while look_at_unseen(USING).through:
         pass

@@ -8,24 +8,23 @@ import pytest
 
 from django_durable_streams.models import Subscription, SubscriptionLink
 from django_durable_streams.subscriptions import backfill
-from tests.subscriptions.steps import USING, stream, subscribe
+from tests.subscriptions.steps import USING, one_at_a_time, stream, subscribe
 
 
 @pytest.fixture
 def unlinked(db: None, monkeypatch: pytest.MonkeyPatch) -> int:
     """A subscription with three streams to link, one in each portion."""
-    monkeypatch.setattr(backfill, "PORTION_STREAMS", 1)
     for name in "abc":
         stream(f"events/{name}")
     subscribe("s")
     SubscriptionLink.objects.unguarded().delete()
     Subscription.objects.unguarded().update(linked_through=0)
-    monkeypatch.setattr(backfill, "_paces", {})
+    one_at_a_time(monkeypatch)
     return Subscription.objects.get().pk
 
 
 def test_a_portion_is_followed_by_a_rest_of_the_same_length(unlinked: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    moments, used = iter([10.0, 10.5, 10.6, 10.9, 11.0]), iter([1.0, 1.3, 1.4, 1.5])
+    moments, used = iter([10.0, 10.5, 10.6, 10.9, 11.0]), iter([1.0, 1.1, 1.2, 1.3, 1.4, 1.4, 1.5, 1.5])
     clock = SimpleNamespace(monotonic=lambda: next(moments), thread_time=lambda: next(used))
     monkeypatch.setattr(backfill, "time", clock)
     assert backfill.link_portion(unlinked, USING).pause == pytest.approx(0.3)
@@ -35,10 +34,25 @@ def test_a_portion_is_followed_by_a_rest_of_the_same_length(unlinked: int, monke
     assert SubscriptionLink.objects.count() == 2
 
 
+def test_a_portion_is_as_large_as_its_time_allows() -> None:
+    pace = backfill._Pace()
+    assert pace.streams == backfill.MIN_STREAMS
+    sizes = []
+    for seconds_each in [0.0001] * 6 + [0.001] * 3 + [1.0]:
+        pace.adapt(pace.streams * seconds_each)
+        sizes.append(pace.streams)
+    assert sizes[:6] == [40, 80, 160, 200, 200, 200], "at most twice as many as before, so that none takes long"
+    assert sizes[6:9] == [20, 20, 20]
+    assert sizes[9] == backfill.MIN_STREAMS
+    for _ in range(20):
+        pace.adapt(0.0)
+    assert pace.streams == backfill.MAX_STREAMS
+
+
 def test_one_thread_links_at_a_time(unlinked: int, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, may_end = Event(), Event()
 
-    def slow(subscription_id: int, using: str) -> backfill.Progress:
+    def slow(*args: object) -> backfill.Progress:
         begun.set()
         may_end.wait()
         return backfill.Progress(is_done=False, is_held_up=False)
@@ -62,18 +76,18 @@ def test_streams_that_another_process_links_meanwhile_are_linked_once(
 ) -> None:
     compare = backfill._next_matching
 
-    def beside_another(subscription: Subscription, using: str) -> tuple[list[int], int | None]:
-        matching = compare(subscription, using)
+    def beside_another(subscription: Subscription, using: str, limit: int) -> tuple[list[int], int | None]:
+        matching = compare(subscription, using, limit)
         with monkeypatch.context() as patch:
             patch.setattr(backfill, "_next_matching", compare)
-            assert not backfill._link_next(unlinked, USING).is_held_up
+            assert not backfill._link_next(unlinked, USING, backfill._Pace()).is_held_up
         return matching
 
     with monkeypatch.context() as patch:
         patch.setattr(backfill, "_next_matching", beside_another)
-        assert not backfill._link_next(unlinked, USING).is_done
+        assert not backfill._link_next(unlinked, USING, backfill._Pace()).is_done
     assert SubscriptionLink.objects.count() == 1
-    while not backfill._link_next(unlinked, USING).is_done:
+    while not backfill._link_next(unlinked, USING, backfill._Pace()).is_done:
         pass
     assert SubscriptionLink.objects.count() == 3
 
@@ -81,12 +95,12 @@ def test_streams_that_another_process_links_meanwhile_are_linked_once(
 def test_a_subscription_that_is_deleted_meanwhile_gets_no_links(unlinked: int, monkeypatch: pytest.MonkeyPatch) -> None:
     compare = backfill._next_matching
 
-    def then_delete(subscription: Subscription, using: str) -> tuple[list[int], int | None]:
-        matching = compare(subscription, using)
+    def then_delete(subscription: Subscription, using: str, limit: int) -> tuple[list[int], int | None]:
+        matching = compare(subscription, using, limit)
         Subscription.objects.unguarded().update(name=None, pattern="", linked_through=None)
         return matching
 
     monkeypatch.setattr(backfill, "_next_matching", then_delete)
-    backfill._link_next(unlinked, USING)
+    backfill._link_next(unlinked, USING, backfill._Pace())
     assert SubscriptionLink.objects.count() == 0
-    assert backfill._link_next(unlinked, USING).is_done
+    assert backfill._link_next(unlinked, USING, backfill._Pace()).is_done

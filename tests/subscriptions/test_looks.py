@@ -18,7 +18,7 @@ from django_durable_streams.subscriptions.leases import Wake
 from django_durable_streams.subscriptions.pending import look_at_unseen
 from django_durable_streams.subscriptions.turns import Turns
 from tests.overriding import override_streams
-from tests.subscriptions.steps import USING, one_wake, stream, subscribe, wakes
+from tests.subscriptions.steps import USING, one_at_a_time, one_wake, stream, subscribe, wakes
 
 BUSY = OperationalError(1205, "Lock wait timeout exceeded")
 """An error that another transaction's lock causes."""
@@ -185,7 +185,7 @@ def test_an_idle_subscription_is_not_looked_at() -> None:
 @pytest.mark.django_db
 def test_a_look_links_one_portion_however_many_subscriptions_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wake, and the outcome of another one, wait for the whole look."""
-    monkeypatch.setattr(backfill, "PORTION_STREAMS", 1)
+    one_at_a_time(monkeypatch)
     stream()
     stream("events/b")
     for number in range(5):
