@@ -11,6 +11,7 @@ from django_durable_streams.engine import engine_for
 from django_durable_streams.engine.engine import running_engines, stop_engines
 from django_durable_streams.models import Subscription
 from django_durable_streams.protocol.errors import ServiceUnavailable
+from django_durable_streams.runtime import background
 from django_durable_streams.subscriptions.service import MAX_TASKS, service_for
 from tests.subscriptions.steps import stream, subscribe
 
@@ -20,7 +21,8 @@ def threads() -> set[str]:
 
 
 async def test_a_process_that_stops_keeps_no_thread_of_the_delivery(engines: None) -> None:
-    before = threads()  # such as the background loop, which no engine ends
+    background.loop()  # which no engine ends
+    before = threads()
     await sync_to_async(subscribe)(kind="pull-wake")
     await sync_to_async(stream)()
     engine = engine_for()
