@@ -49,9 +49,9 @@ class DedicatedConnection:
 
     Args:
         using: alias of the database.
-        lock_seconds: limit for the wait for a row lock on MySQL, in seconds. On PostgreSQL each transaction sets its
-            limit (`store.write.group_commit`), because poolers pass connections on. A SQLite connection with a limit
-            does not wait at all: the code that begins a transaction tries again (`store.sql.sqlite_busy`).
+        lock_seconds: limit for the wait for a row or a table on MySQL, in seconds. On PostgreSQL each transaction sets
+            its limit (`store.write.group_commit`), because poolers pass connections on. A SQLite connection with a
+            limit does not wait at all: the code that begins a transaction tries again (`store.sql.sqlite_busy`).
     """
 
     def __init__(self, using: str, lock_seconds: int | None = None) -> None:
@@ -232,7 +232,7 @@ def _ensure_autocommit(connection: BaseDatabaseWrapper) -> None:
 
 def _limit_lock_waits(connection: BaseDatabaseWrapper, seconds: int) -> None:
     statements = {
-        "mysql": f"SET SESSION innodb_lock_wait_timeout = {seconds}",
+        "mysql": f"SET SESSION innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}",
         "sqlite": "PRAGMA busy_timeout = 0",
     }
     if connection.vendor in statements:
