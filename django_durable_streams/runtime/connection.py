@@ -12,7 +12,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import Lock, RLock
+from threading import Lock, RLock, Thread
 from types import TracebackType
 from typing import Any
 
@@ -37,6 +37,9 @@ _SOCKET_OPTIONS = {
 
 LOG_PAGES = 2000
 """Pages of SQLite's write-ahead log, 8 MB. The connection that commits with a longer log copies it to the database."""
+
+CUT_AGAIN_SECONDS = 0.2
+"""Time between two cuts of the connection of a thread that has to end."""
 
 
 class DedicatedConnection:
@@ -152,6 +155,16 @@ class DedicatedConnection:
                     self._socket.shutdown(socket.SHUT_RDWR)
                 except OSError:  # the connection has ended already
                     pass
+
+    def end(self, thread: Thread, seconds: float) -> None:
+        """Wait for the end of the connection's thread. After some seconds cut what it waits for, until it has ended.
+
+        A thread that has lost its connection may try once more over a new one.
+        """
+        thread.join(seconds)
+        while thread.is_alive():
+            self.cut()
+            thread.join(CUT_AGAIN_SECONDS)
 
     def _replace(self, project_connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
         """Put a connection of the service in the place of the thread's project connection, and return it."""

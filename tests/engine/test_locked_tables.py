@@ -12,12 +12,15 @@ from django_durable_streams.engine import Engine, engine_for, lock_waits
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.runtime.connection import DedicatedConnection
 from django_durable_streams.store.operations import Append, Create, Delete, Operation, Trim
+from django_durable_streams.testing import stop_engines
 from tests.engine.held import Holder, holder
 
 TEXT = "text/plain"
 COUNT = 200
 WAIT = 1.0
+ENDED_WITHIN = 15.0
 REFUSED_WITHIN = 12.0
 """Seconds. With a wait for each operation, one batch would take longer."""
 
@@ -70,6 +73,28 @@ async def test_writes_are_refused_in_time_and_not_done_later(engine: Engine, oth
     again = await outcomes_of(engine, [Append(path, TEXT, b"2") for path in STREAMS])
     assert {outcome.tail for outcome in again} == {6}
     assert await contents(engine) == {b"data12"}
+
+
+@pytest.mark.parametrize("who", ["reader", "housekeeping", "nobody"])
+async def test_an_engine_ends_while_its_threads_wait(engine: Engine, other: Holder, who: str) -> None:
+    await engine.write(Create("a", TEXT, data=b"data"))
+    other.hold_table(Stream._meta.db_table)
+    threads = {"reader": engine._reader._connection, "housekeeping": engine._housekeeper._connection}
+    reading = asyncio.ensure_future(engine.read("a", Sentinel.START)) if who == "reader" else None
+    while who in threads and not is_waiting(threads[who]):
+        engine._housekeeper.wake()
+        await asyncio.sleep(0.05)
+    began = time.monotonic()
+    await asyncio.to_thread(stop_engines)
+    assert time.monotonic() - began < ENDED_WITHIN
+    if reading is not None:
+        with pytest.raises(ServiceUnavailable):
+            await reading
+
+
+def is_waiting(one: DedicatedConnection) -> bool:
+    since = one.since
+    return since is not None and time.monotonic() - since > WAIT / 2
 
 
 @pytest.mark.parametrize("kind", ["one append", "appends", "creates"])
