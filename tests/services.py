@@ -141,7 +141,7 @@ class Standby(PostgreSQL):
 class MariaDB(Database):
     """MariaDB.
 
-    max_allowed_packet: the longest statement. As MariaDB is installed, it is 16M; appends of 16 MiB need more.
+    max_allowed_packet: the longest statement. As MariaDB is installed, it is 16M.
     """
 
     requirement = "mariadb-server"

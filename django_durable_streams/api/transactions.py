@@ -30,7 +30,7 @@ from ..store import lifetime
 from ..store.operations import Append, Appended, Commit, Create, Created, Operation, Result, Touch
 from ..store.read import lineage, log_reader
 from ..store.read.segment_cache import SegmentCache
-from ..store.sql import statements
+from ..store.sql import plain_errors, statements
 from ..store.stream_info import StreamInfo
 from ..store.write import group_commit
 from ..store.write.batch import Locked, Outcome, expect
@@ -117,7 +117,8 @@ def write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], l
     tries = 1
     while True:
         try:
-            return group_commit.apply(operations, using)
+            with plain_errors():
+                return group_commit.apply(operations, using)
         except (IntegrityError, OperationalError) as error:
             is_callers = caller_transaction.in_callers_transaction(connections[using])
             # In a transaction of its own, an operation gets a new snapshot with each attempt.
@@ -128,10 +129,6 @@ def write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], l
                 raise conflict(error) from error.__cause__
             else:
                 raise
-        except group_commit.CommitUncertain as error:
-            if error.__cause__ is None:
-                raise
-            raise error.__cause__ from error.__cause__.__cause__
 
 
 def result_of(outcome: Outcome) -> Result:
@@ -235,7 +232,8 @@ def _renew(touch: Touch, using: str) -> None:
     with write_lock(using).try_hold() as is_held:
         if is_held:
             try:
-                group_commit.apply([touch], using, wait=False, lock_ms=0)
+                with plain_errors():
+                    group_commit.apply([touch], using, wait=False, lock_ms=0)
             except DatabaseError as error:
                 logger.debug("The TTL of %s was not renewed. The next read tries again: %s", touch.path, error)
 

@@ -53,7 +53,7 @@ BATCH_SIZE = 512
 """Number of operations from which a batch takes no more of the waiting ones."""
 
 COMMITTER_LOCK_MS = 100
-"""Limit of a wait for a lock that cannot be skipped, such as for a path at which another process creates a stream."""
+"""Limit of a wait that cannot be skipped: for a table, or for a path at which another process creates a stream."""
 
 LOCK_SECONDS = 1
 """The same on MariaDB and MySQL, which count in seconds. On SQLite it switches SQLite's own wait off."""

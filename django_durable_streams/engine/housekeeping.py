@@ -50,6 +50,9 @@ MIN_PAUSE = 0.002
 KEEP_CONNECTION_SECONDS = 1.0
 """Before a longer rest the thread closes its database connection, because work comes seldom."""
 
+STOP_SECONDS = 2.0
+"""How long the end of a process waits for a step. Each step is one transaction, which may be lost."""
+
 MAX_DELAY = 60.0
 """Longest time, in seconds, until a failed task is tried again. The time doubles with each failure."""
 
@@ -167,7 +170,7 @@ class Housekeeper:
         """End the thread and wait for it."""
         self._stopped.set()
         self._woken.set()
-        self._thread.join()
+        self._connection.end(self._thread, STOP_SECONDS)
 
     def _run(self) -> None:
         try:

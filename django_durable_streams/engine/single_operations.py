@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 MAX_LOST_CONNECTIONS = 3
 """Connections that one batch may lose before the rest of it is refused. One of its operations may kill them."""
 
+MAX_VAIN_WAITS = 3
+"""Operations of one batch that may wait in vain before the rest of it is LOCKED. Somebody may hold a whole table."""
+
 
 class Transactions(Protocol):
     """A way to apply operations in one transaction: the applier."""
@@ -43,18 +46,22 @@ def apply_each(
     """Apply operations one by one, in the order of their stream.
 
     If an operation has to wait, later operations of its stream wait too. If an operation could not be applied, later
-    ones are refused as well, because its client may send it again.
+    ones are refused as well, because its client may send it again. After some failures the rest is not tried.
 
     Args:
         lock_ms: how long to wait for locked rows, in milliseconds. None: not at all.
     """
     outcomes: list[object] = []
     stopped: dict[str, object] = {}
-    lost_connections = 0
-    for operation in operations:
+    lost_connections = vain_waits = 0
+    for number, operation in enumerate(operations):
         outcome = stopped.get(operation.path)
         if outcome is None:
-            outcome = _apply_one(transactions, operation, lock_ms)
+            if vain_waits == MAX_VAIN_WAITS:
+                return [*outcomes, *(stopped.get(one.path, LOCKED) for one in operations[number:])]
+            attempt = _try_one(transactions, operation, lock_ms)
+            outcome = _outcome_of_error(attempt) if isinstance(attempt, Exception) else attempt[0]
+            vain_waits += isinstance(attempt, Exception) and outcome is LOCKED
             if outcome is LOCKED or isinstance(outcome, ServiceUnavailable):
                 stopped[operation.path] = outcome
             if isinstance(outcome, ServiceUnavailable):
@@ -77,13 +84,13 @@ def repeat_locked(
     return [next(new_outcomes) if outcome is LOCKED else outcome for outcome in outcomes]
 
 
-def _apply_one(transactions: Transactions, operation: Operation, lock_ms: int | None) -> object:
+def _try_one(transactions: Transactions, operation: Operation, lock_ms: int | None) -> Sequence[object] | Exception:
     outcomes = transactions.try_together([operation], lock_ms)
     tries = 1
     while isinstance(outcomes, IntegrityError) and tries < group_commit.TRIES:
         outcomes = transactions.try_together([operation], lock_ms)
         tries += 1
-    return _outcome_of_error(outcomes) if isinstance(outcomes, Exception) else outcomes[0]
+    return outcomes
 
 
 def _outcome_of_error(error: Exception) -> Outcome:

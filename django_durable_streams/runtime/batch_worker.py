@@ -188,9 +188,7 @@ class BatchWorker(Generic[T]):
     def stop(self) -> None:
         """End the thread after the tasks that are queued, and wait for its end."""
         self._queue.put(None)
-        self._thread.join(STOP_SECONDS)
-        self._connection.cut()
-        self._thread.join()
+        self._connection.end(self._thread, STOP_SECONDS)
 
     def _enqueue(self, batch: PendingBatch[T], count_before: int = 0, extra_turns: int = 0) -> None:
         count = len(batch.tasks)

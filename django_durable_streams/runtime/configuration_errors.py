@@ -93,6 +93,15 @@ DISK_FULL = ConfigurationProblem(
     numbers=frozenset({1021, 1114}),
     codes=frozenset({sqlite3.SQLITE_FULL}),
 )
+NO_CONNECTION = ConfigurationProblem(
+    "The database has no free connection.",
+    "Let it, its pooler or the role of the server have more connections, or run fewer processes. Threads that have a "
+    "connection go on.",
+    states=frozenset({"53300"}),
+    numbers=frozenset({1040, 1203, 1226}),
+    words=r"too many (clients|connections)|connection slots are reserved|no more connections allowed"
+    r"|client connections exceeded|max client",
+)
 NO_FILE = ConfigurationProblem(
     "The database cannot be opened.",
     "Check NAME in DATABASES. The folder of the SQLite file must exist, and this process must be allowed to write to "
@@ -113,6 +122,7 @@ PROBLEMS = (
     NO_DATABASE,
     NO_HOST,
     DISK_FULL,
+    NO_CONNECTION,
     NO_FILE,
     NO_DATABASE_FILE,
 )

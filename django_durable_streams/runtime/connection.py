@@ -12,7 +12,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import Lock, RLock
+from threading import Lock, RLock, Thread
 from types import TracebackType
 from typing import Any
 
@@ -38,6 +38,9 @@ _SOCKET_OPTIONS = {
 LOG_PAGES = 2000
 """Pages of SQLite's write-ahead log, 8 MB. The connection that commits with a longer log copies it to the database."""
 
+CUT_AGAIN_SECONDS = 0.2
+"""Time between two cuts of the connection of a thread that has to end."""
+
 
 class DedicatedConnection:
     """A database connection that belongs to one thread. As a context manager it marks the time in which it works.
@@ -49,9 +52,9 @@ class DedicatedConnection:
 
     Args:
         using: alias of the database.
-        lock_seconds: limit for the wait for a row lock on MySQL, in seconds. On PostgreSQL each transaction sets its
-            limit (`store.write.group_commit`), because poolers pass connections on. A SQLite connection with a limit
-            does not wait at all: the code that begins a transaction tries again (`store.sql.sqlite_busy`).
+        lock_seconds: limit for the wait for a row or a table on MySQL, in seconds. On PostgreSQL each transaction sets
+            its limit (`store.write.group_commit`), because poolers pass connections on. A SQLite connection with a
+            limit does not wait at all: the code that begins a transaction tries again (`store.sql.sqlite_busy`).
     """
 
     def __init__(self, using: str, lock_seconds: int | None = None) -> None:
@@ -153,6 +156,16 @@ class DedicatedConnection:
                 except OSError:  # the connection has ended already
                     pass
 
+    def end(self, thread: Thread, seconds: float) -> None:
+        """Wait for the end of the connection's thread. After some seconds cut what it waits for, until it has ended.
+
+        A thread that has lost its connection may try once more over a new one.
+        """
+        thread.join(seconds)
+        while thread.is_alive():
+            self.cut()
+            thread.join(CUT_AGAIN_SECONDS)
+
     def _replace(self, project_connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
         """Put a connection of the service in the place of the thread's project connection, and return it."""
         # The class is that of the project's backend. The settings are built, not copied: they may hold objects that
@@ -232,7 +245,7 @@ def _ensure_autocommit(connection: BaseDatabaseWrapper) -> None:
 
 def _limit_lock_waits(connection: BaseDatabaseWrapper, seconds: int) -> None:
     statements = {
-        "mysql": f"SET SESSION innodb_lock_wait_timeout = {seconds}",
+        "mysql": f"SET SESSION innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}",
         "sqlite": "PRAGMA busy_timeout = 0",
     }
     if connection.vendor in statements:

@@ -16,7 +16,7 @@ from django.db import Error, connections
 
 from ..protocol.errors import ServiceUnavailable
 from . import execution
-from .configuration_errors import ProblemReporter
+from .configuration_errors import NO_CONNECTION, ProblemReporter, find_problem
 from .connection import DedicatedConnection
 
 logger = logging.getLogger(__name__)
@@ -134,16 +134,15 @@ class DatabaseMonitor:
         if self.answers and not stuck and suspicion is None:
             return
         probe = self._probe_database()
+        self._problem = self._report_problem(probe.error)
         if probe.answered:
             now = time.monotonic()
             self._vouched = dict.fromkeys(stuck, now)
             self._cut_silent(stuck, now - MAX_WORK_SECONDS)
-            self._problem = None
             if not self.answers:
                 logger.warning("The database answers again.", extra={"database": self._using})
                 self.answers = True
             return
-        self._problem = self._report_problem(probe.error)
         if self.answers:
             self.answers = False
             if self._problem is None:
@@ -184,10 +183,6 @@ class DatabaseMonitor:
         return self._probe
 
 
-# PostgreSQL's SQLSTATE, and numbers of MySQL and MariaDB.
-_TOO_MANY_CONNECTIONS: frozenset[object] = frozenset({"53300", 1040, 1203})
-
-
 class Probe:
     """One query of the database, in a thread of its own, because it may take any time."""
 
@@ -211,9 +206,8 @@ class Probe:
             self.answered = True
         except Error as error:
             self.error = error
-            # With too many connections the database works: threads that have a connection can go on.
-            codes = (getattr(error.__cause__, "sqlstate", None), *error.args)
-            self.answered = not _TOO_MANY_CONNECTIONS.isdisjoint(codes)
+            # Without a free connection the database works: threads that have one can go on.
+            self.answered = find_problem(error) is NO_CONNECTION
         finally:
             self._connection.close()
             self.done.set()

@@ -1,15 +1,17 @@
 """A database that is killed or freezes under load: 503 while it is away, then all goes on without a new worker."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.cluster.cluster import Cluster, scaled
 from tests.cluster.http import Client
 from tests.cluster.load import TEXT, Load
-from tests.services import Database, MariaDB, PostgreSQL, Redis
+from tests.services import Database, MariaDB, PostgreSQL, Redis, name_of
 
 WRITERS = scaled(12, 32)
 ROUNDS = scaled(1, 10)
@@ -41,6 +43,44 @@ def test_threads_that_serve_streams_do_not_need_the_projects_pool(redis: Redis) 
         Cluster(2, database, redis, options="?pool=true", env={"EXAMPLE_DOOR": "urls"}) as cluster,
     ):
         asyncio.run(asyncio.wait_for(take_away(cluster, database.kill, database.start), 60 + 20 * ROUNDS))
+
+
+def test_without_a_free_connection_those_who_have_one_go_on(fragile: type[Database]) -> None:
+    """Only who needs another connection is refused, and told why."""
+    with fragile() as database, Cluster(1, database) as cluster, contextlib.ExitStack() as others:
+
+        def connect() -> Any:
+            name = name_of(cluster.database_url)
+            return others.enter_context(contextlib.closing(database.connect(name)))
+
+        def take_all() -> None:
+            if isinstance(database, MariaDB):
+                database.execute("SET GLOBAL max_connections = 30")
+            cursor = connect().cursor()
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT id FROM durable_streams_stream WHERE path = 'held' FOR UPDATE")
+            with contextlib.suppress(Exception):  # each client library has a family of its own
+                while True:
+                    connect()
+
+        asyncio.run(asyncio.wait_for(fill(cluster, take_all, others.close), 60))
+
+
+async def fill(cluster: Cluster, take_all: Callable[[], object], free: Callable[[], object]) -> None:
+    (url,) = cluster.urls
+    async with Client() as client:
+        for path in ("held", "a"):
+            assert (await client.request("PUT", f"{url}/{path}", TEXT)).status == 201
+        await asyncio.to_thread(take_all)
+        until = time.monotonic() + AWAY_SECONDS
+        while time.monotonic() < until:
+            assert (await client.request("POST", f"{url}/a", TEXT, b"line\n")).status == 204
+            refused = await client.request("POST", f"{url}/held", TEXT, b"line\n")  # its wait needs a connection
+            assert refused.status == 503
+            assert "no free connection" in refused.text
+        await asyncio.to_thread(free)
+        assert (await client.request("POST", f"{url}/held", TEXT, b"line\n")).status == 204
+    assert "The database has no free connection." in cluster.logs()
 
 
 async def take_away(cluster: Cluster, begin: Callable[[], object], end: Callable[[], object]) -> None:

@@ -11,6 +11,7 @@ class Holder:
     """A connection of somebody else. On SQLite it holds all of the database.
 
     hold, release: begin and end a transaction that holds the streams at some paths.
+    hold_table: the same for a whole table, as a migration does. Not on SQLite.
     """
 
     def __init__(self, using: str = "default") -> None:
@@ -25,7 +26,16 @@ class Holder:
         marks = ", ".join(["%s"] * len(paths))
         self._execute(f"SELECT id FROM durable_streams_stream WHERE path IN ({marks}) FOR UPDATE", paths)
 
+    def hold_table(self, table: str) -> None:
+        if self._connection.vendor == "mysql":
+            self._execute(f"LOCK TABLES {table} WRITE")
+            return
+        self._execute("BEGIN")
+        self._execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+
     def release(self) -> None:
+        if self._connection.vendor == "mysql":
+            self._execute("UNLOCK TABLES")
         self._execute("ROLLBACK")
 
     def _execute(self, sql: str, parameters: tuple[str, ...] = ()) -> None:

@@ -89,6 +89,11 @@ async def test_a_result_does_not_wait_for_the_locks_of_the_next_batch(
     assert (await asyncio.wait_for(second, 30)) == Appended(1, False, generation=ANY)
 
 
+async def all_told(engine: Engine) -> None:
+    """Wait until nothing of earlier commits is left to announce, which is told behind their answers."""
+    await asyncio.to_thread(engine._writers[0].wait_for_announcements)
+
+
 class Noted:
     """A callback that notes its call, in the committer's thread."""
 
@@ -107,7 +112,8 @@ async def test_news_come_behind_the_answers_while_more_operations_wait(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT), Create("b", TEXT))
-    begun, queued, all_told = Event(), Event(), Event()
+    await all_told(engine)
+    begun, queued, are_told = Event(), Event(), Event()
     order: list[str] = []
 
     def apply(operations: Sequence[Operation], using: str, **options: Any) -> Any:
@@ -119,7 +125,7 @@ async def test_news_come_behind_the_answers_while_more_operations_wait(
     def announce(commits: list[Commit]) -> None:
         order.append(f"news of {commits[0].path}")
         if commits[0].path == "b":
-            all_told.set()
+            are_told.set()
 
     monkeypatch.setattr(group_commit, "apply", apply)
     monkeypatch.setattr(engine._writers[0]._held_commits, "_on_commit", announce)
@@ -127,7 +133,7 @@ async def test_news_come_behind_the_answers_while_more_operations_wait(
     assert await asyncio.to_thread(begun.wait, 30)
     engine._put(Append("b", TEXT, b"x"), Noted(order, "answer b"))
     queued.set()
-    assert await asyncio.to_thread(all_told.wait, 30)
+    assert await asyncio.to_thread(are_told.wait, 30)
     assert order == ["answer a", "news of a", "answer b", "news of b"]
 
 
@@ -135,6 +141,7 @@ async def test_the_end_of_a_process_waits_for_news_of_answered_operations(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await engine.write(Create("a", TEXT))
+    await all_told(engine)
     order: list[str] = []
     ending = Event()
     held_commits = engine._writers[0]._held_commits
@@ -363,6 +370,7 @@ async def order_of(engine: Engine, monkeypatch: pytest.MonkeyPatch, appends: int
         order.append("news")
         is_told.set()
 
+    await all_told(engine)
     monkeypatch.setattr(committer_context, "wait_for_turn", wait_for_turn)
     monkeypatch.setattr(engine._writers[0]._held_commits, "_on_commit", announce)
     for _ in range(appends):

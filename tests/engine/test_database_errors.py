@@ -75,6 +75,44 @@ async def test_a_commit_during_which_the_connection_is_lost_is_not_tried_again(d
     assert await asyncio.to_thread(deaths) == 1
 
 
+@pytest.fixture
+def doubtful(transactional_db: None) -> Iterator[None]:
+    """A database in which the commit of a chunk fails with the SQLSTATE that it has, over a connection that stays."""
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SEQUENCE deaths")
+        cursor.execute(
+            "CREATE FUNCTION doubt() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "PERFORM nextval('deaths'); RAISE 'lost' USING ERRCODE = convert_from(NEW.data, 'UTF8'); END $$"
+        )
+        cursor.execute(
+            f"CREATE CONSTRAINT TRIGGER doubt AFTER INSERT ON {Chunk._meta.db_table} DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW WHEN (length(NEW.data) = 5) EXECUTE FUNCTION doubt()"
+        )
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TRIGGER doubt ON {Chunk._meta.db_table}")
+        cursor.execute("DROP FUNCTION doubt")
+        cursor.execute("DROP SEQUENCE deaths")
+
+
+@on_postgresql
+@pytest.mark.parametrize("state", [b"08006", b"08007", b"08P01", b"40003"])
+@pytest.mark.parametrize("before", [b"", b"cached"], ids=["general", "cached"])
+async def test_a_commit_of_which_a_proxy_knows_nothing_is_not_tried_again(
+    doubtful: None, engine: Engine, state: bytes, before: bytes
+) -> None:
+    """A proxy that has lost its server may keep the connection to its client."""
+    await engine.write(Create("a", TEXT))
+    if before:
+        await engine.write(Append("a", TEXT, before))
+    (lost,) = await outcomes_of(engine, Append("a", TEXT, state))
+    assert lost.status == 503
+    assert "confirm" in str(lost)
+    assert await asyncio.to_thread(deaths) == 1
+    await engine.write(Append("a", TEXT, b"ok"))
+    assert await content_of(engine, "a") == before + b"ok"
+
+
 def deaths() -> int:
     try:
         with connection.cursor() as cursor:

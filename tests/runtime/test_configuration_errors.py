@@ -49,6 +49,18 @@ def sqlite(code: int, words: str = "") -> Error:
 
 READ_ONLY_FOLDER = sqlite3.SQLITE_READONLY | 6 << 8
 
+FULL = (
+    "sorry, too many clients already",
+    'too many connections for role "streams"',
+    'too many connections for database "streams"',
+    "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+    "remaining connection slots are reserved for non-replication superuser connections",
+    "no more connections allowed (max_client_conn)",
+    "client connections exceeded (max_user_client_connections)",
+    "Max client connections reached",
+)
+"""How PostgreSQL and its poolers refuse a connection for which they have no room."""
+
 CONFIGURATION = [
     (
         postgresql("42P01", 'relation "durable_streams_stream" does not exist', ProgrammingError),
@@ -92,6 +104,11 @@ CONFIGURATION = [
     (mysql(1021, "Disk full"), configuration_errors.DISK_FULL),
     (mysql(1114, "The table is full"), configuration_errors.DISK_FULL),
     (sqlite(sqlite3.SQLITE_FULL, "database or disk is full"), configuration_errors.DISK_FULL),
+    (postgresql("53300", "too many connections"), configuration_errors.NO_CONNECTION),
+    *((postgresql(None, f"connection failed: FATAL:  {words}"), configuration_errors.NO_CONNECTION) for words in FULL),
+    (mysql(1040, "Too many connections"), configuration_errors.NO_CONNECTION),
+    (mysql(1203, "User x already has more than 'max_user_connections' active"), configuration_errors.NO_CONNECTION),
+    (mysql(1226, "User 'x' has exceeded the 'max_user_connections' resource"), configuration_errors.NO_CONNECTION),
     (sqlite(sqlite3.SQLITE_CANTOPEN, "unable to open database file"), configuration_errors.NO_FILE),
     (sqlite(sqlite3.SQLITE_NOTADB, "file is not a database"), configuration_errors.NO_DATABASE_FILE),
     (sqlite(sqlite3.SQLITE_CORRUPT, "database disk image is malformed"), configuration_errors.NO_DATABASE_FILE),
@@ -103,7 +120,6 @@ OTHERS = [
     (postgresql("57014", "canceling statement due to statement timeout"), FailureKind.AWAY),
     (postgresql("0A000", "cannot do this", NotSupportedError), FailureKind.AWAY),
     (mysql(2006, "Server has gone away"), FailureKind.AWAY),
-    (mysql(1040, "Too many connections"), FailureKind.AWAY),
     (sqlite(sqlite3.SQLITE_IOERR, "disk I/O error"), FailureKind.AWAY),
     (postgresql("55P03", "canceling statement due to lock timeout"), FailureKind.BUSY),
     (postgresql("40001", "could not serialize access"), FailureKind.BUSY),

@@ -23,6 +23,8 @@ class FakeDatabase:
     def __init__(self) -> None:
         self.error: Any = None
         self.is_silent = False
+        self.is_full = False
+        """Whether the error is that it takes no more connections."""
         self.cuts = 0
         self.probes = 0
 
@@ -33,7 +35,7 @@ class FakeDatabase:
         done = threading.Event()
         if not self.is_silent:
             done.set()
-        answered = self.error is None and not self.is_silent
+        answered = not self.is_silent and (self.error is None or self.is_full)
 
         def cut() -> None:
             self.cuts += 1
@@ -208,6 +210,20 @@ def test_a_refusal_says_what_is_to_be_set_right_until_the_database_answers(
     assert not any("does not answer" in message for message in messages(caplog))
 
 
+def test_a_refusal_says_that_no_connection_is_free_and_others_go_on(
+    monitor: DatabaseMonitor, database: FakeDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.is_full = True
+    database.error = OperationalError("FATAL:  sorry, too many clients already")
+    for number in range(1, 4):
+        monitor.suspect(database.error)
+        until(lambda: database.probes == number)  # noqa: B023
+    monitor.stop()
+    assert monitor.answers
+    assert "no free connection" in str(monitor.refusal())
+    assert sum("no free connection" in message for message in messages(caplog)) == 1
+
+
 @pytest.mark.parametrize("bug", [RuntimeError("a bug"), SystemExit("a bug")], ids=repr)
 def test_a_bug_does_not_end_the_thread(
     monitor: DatabaseMonitor, database: FakeDatabase, caplog: pytest.LogCaptureFixture, bug: BaseException
@@ -245,6 +261,8 @@ def database_error(sqlstate: str | None, *args: object) -> Error:
     [
         (None, True),
         (database_error("53300", "too many connections"), True),
+        (database_error(None, "connection failed: FATAL:  sorry, too many clients already"), True),
+        (database_error(None, 'connection failed: FATAL:  too many connections for role "x"'), True),
         (database_error(None, 1040, "Too many connections"), True),
         (database_error(None, 1203, "max_user_connections"), True),
         (database_error("57P03", "the database system is starting up"), False),

@@ -5,12 +5,14 @@ import random
 import pytest
 
 from django_durable_streams.models import Chunk
+from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.store.operations import Append, Appended, Create
 from django_durable_streams.store.write import group_commit
 
 pytestmark = pytest.mark.django_db
 
 BINARY = "application/octet-stream"
+MIB = 1024 * 1024
 
 
 def test_many_large_appends_in_one_batch_are_all_stored() -> None:
@@ -21,3 +23,28 @@ def test_many_large_appends_in_one_batch_are_all_stored() -> None:
     assert {type(outcome) for outcome in outcomes} == {Appended}
     stored = Chunk.objects.filter(stream__path__startswith="large/").values_list("stream__path", "data")
     assert {path: bytes(stored_data) == data for path, stored_data in stored} == dict.fromkeys(paths, True)
+
+
+BODIES = {
+    "zeros": bytes(12 * MIB),
+    "quotes": b'"' * (9 * MIB),
+    "random": random.Random(1).randbytes(15 * MIB),
+    "lines of JSON": b'{"role":"user","parts":[{"type":"text","text":"it\'s\\n"}]}\n' * (12 * MIB // 58),
+    "the longest": b"\\" * 16 * MIB,
+    "text": b"x" * 16 * MIB,
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_a_large_body_is_stored_whatever_its_bytes_are(kind: str) -> None:
+    """Drivers of MySQL and MariaDB write some bytes as two, so that a statement may be twice as long as the body."""
+    body = BODIES[kind]
+    group_commit.apply([Create("a", BINARY, data=b"before"), Create("b", BINARY, data=body)], "default")
+    outcomes, _ = group_commit.apply(
+        [Append("a", BINARY, body, producer=ProducerClaim("p", 0, 0)), Append("b", BINARY, b"behind")], "default"
+    )
+    assert {type(outcome) for outcome in outcomes} == {Appended}
+    chunks = Chunk.objects.order_by("end").values_list("stream__path", "data")
+    stored = {path: b"".join(bytes(data) for owner, data in chunks if owner == path) for path in ("a", "b")}
+    assert stored["a"] == b"before" + body
+    assert stored["b"] == body + b"behind"

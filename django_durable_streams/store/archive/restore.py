@@ -20,7 +20,7 @@ from ... import clock
 from ...protocol.retention import RetentionRules
 from ...runtime.write_lock import write_lock
 from ..chunk_rows import pack_layout
-from ..sql import Row, Statements, statements
+from ..sql import Row, Statements, plain_errors, statements
 from ..sql.columns import STREAM_COLUMNS
 from ..stream_info import StreamInfo
 from ..upkeep import retention
@@ -95,7 +95,7 @@ class Restore:
             yield self._cursor
             return
         self._new_ids.clear()
-        with write_lock(self._using).hold(), statements(self._using).transaction() as cursor:
+        with write_lock(self._using).hold(), plain_errors(), statements(self._using).transaction() as cursor:
             yield cursor
 
     def flush(self) -> None:

@@ -12,10 +12,19 @@ from django.db import connections
 
 from .generic import Statements
 from .postgresql import PostgreSQLStatements
-from .rows import TO_THE_END, CommitUncertain, Row, StagedSpan
+from .rows import TO_THE_END, CommitUncertain, Row, StagedSpan, plain_errors
 from .sqlite import SQLiteStatements
 
-__all__ = ["TO_THE_END", "CommitUncertain", "Row", "StagedSpan", "Statements", "statements", "statements_class"]
+__all__ = [
+    "TO_THE_END",
+    "CommitUncertain",
+    "Row",
+    "StagedSpan",
+    "Statements",
+    "plain_errors",
+    "statements",
+    "statements_class",
+]
 
 _BY_VENDOR = {"sqlite": SQLiteStatements, "postgresql": PostgreSQLStatements}
 

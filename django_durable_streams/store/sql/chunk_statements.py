@@ -10,10 +10,16 @@ from typing import Any
 
 from .base import SHARED_LOCK, BaseStatements
 from .columns import CHUNK_COLUMNS, READ_CHUNK_COLUMNS
-from .rows import TO_THE_END, ChunkContents, Row, StagedSpan, chunk_slices, slices
+from .rows import BYTES_PER_STATEMENT, TO_THE_END, ChunkContents, Row, StagedSpan, chunk_slices, slices
 
 _RANGES_PER_STATEMENT = 64
 """Ranges of chunks that one statement reads. Each range is a condition of its own."""
+
+_DOUBLED = b"\0\n\r\\'\"\x1a"
+"""Bytes that the drivers of MySQL and MariaDB write as two into a statement."""
+
+_OTHER_BYTES = 64 * 1024
+"""Room for all but the data and its ends in a statement that inserts a large chunk."""
 
 
 class ChunkStatements(BaseStatements):
@@ -31,6 +37,7 @@ class ChunkStatements(BaseStatements):
         self._in_reverse = f" ORDER BY {name('stream_id')} DESC, {name('end')} DESC"
         self._read_chunks = f"SELECT {name('id')}, {name('data')}, {name('ends')} FROM {chunk} WHERE "
         self._lock_chunks = f"SELECT {name('id')} FROM {chunk} WHERE "
+        self._extend_chunk = f"UPDATE {chunk} SET {name('data')} = CONCAT({name('data')}, %s) WHERE {name('id')} = %s"
         self._chunks_lock = " FOR UPDATE SKIP LOCKED" if self.can_skip_locked else ""
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row], stage: bool = False) -> None:
@@ -40,7 +47,22 @@ class ChunkStatements(BaseStatements):
             stage: whether small chunks go to the table of staged chunks, where the database has one.
         """
         for slice_rows in chunk_slices(rows):
-            self._insert_rows(cursor, self._insert_chunk, slice_rows)
+            if self._is_mysql and len(slice_rows[0][3]) > BYTES_PER_STATEMENT:
+                self._insert_large(cursor, slice_rows[0])
+            else:
+                self._insert_rows(cursor, self._insert_chunk, slice_rows)
+
+    def _insert_large(self, cursor: Any, row: Row) -> None:
+        """Insert a chunk on MySQL or MariaDB, by several statements where one would be longer than they accept."""
+        *place, data, ends, created_at = row
+        ((limit,),) = self._execute(cursor, "SELECT @@max_allowed_packet", ()).fetchall()
+        room = limit - _OTHER_BYTES - 2 * len(ends)
+        whole = len(data) + sum(map(data.count, _DOUBLED)) <= room
+        size = len(data) if whole else max(min(room // 2, BYTES_PER_STATEMENT), 1)
+        beginning = [(*place, data[:size], ends, created_at)]
+        chunk_id = self._insert_rows(cursor, self._insert_chunk, beginning).lastrowid
+        for first in range(size, len(data), size):
+            self._execute(cursor, self._extend_chunk, (data[first : first + size], chunk_id))
 
     def select_chunks(
         self, cursor: Any, ranges: Collection[tuple[int, int, int]], *, latest: bool = False

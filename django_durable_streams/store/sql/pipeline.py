@@ -161,7 +161,7 @@ class Transaction(Pipeline):
         try:
             *_, result = self._round_trip(before=opening, after=[Statement(b"COMMIT")])
         except Error as error:
-            if self._connection.closed:
+            if self._connection.closed or _is_doubtful(error):
                 raise CommitUncertain from error
             raise
         self._begun = False
@@ -202,6 +202,12 @@ class Transaction(Pipeline):
 def _numbered(sql: str) -> bytes:
     numbers = count(1)
     return re.sub("%s", lambda _: f"${next(numbers)}", sql).encode()
+
+
+def _is_doubtful(error: Error) -> bool:
+    """Whether a server or a proxy that keeps the connection says that it does not know the outcome."""
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    return state.startswith(("08", "40003"))  # a lost connection behind it, or an unknown completion
 
 
 def _in_transaction(connection: Connection[Any]) -> bool:

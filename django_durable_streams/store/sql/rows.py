@@ -6,6 +6,7 @@ Knows neither a database nor a connection.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from ..stream_info import StreamInfo
@@ -20,6 +21,17 @@ another transaction holds, or leave these out. "share" reads the newest committe
 
 class CommitUncertain(Exception):
     """The connection was lost during the commit. Another try could append the data a second time."""
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise the database's error in place of CommitUncertain, for code that tries nothing again after either."""
+    try:
+        yield
+    except CommitUncertain as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from error.__cause__.__cause__
 
 
 TO_THE_END = 2**63 - 1

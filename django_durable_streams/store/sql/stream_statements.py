@@ -122,7 +122,9 @@ class StreamStatements(BaseStatements):
             lock_ms: how long to wait, in milliseconds.
         """
         if self._is_mysql:
-            self._execute(cursor, f"SET SESSION innodb_lock_wait_timeout = {max(round(lock_ms / 1000), 1)}", ())
+            seconds = max(round(lock_ms / 1000), 1)
+            limits = f"innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}"
+            self._execute(cursor, f"SET SESSION {limits}", ())
         self.select_streams(cursor, "path", [path], lock="wait")
 
     def lock_streams(

@@ -68,9 +68,8 @@ def apply(
         done = _append_cached(operations, using, context) or bulk_create_empty(operations, using, context, lock_ms)
         if done is not None:
             return done
-    # A create may wait for another create of the same path, in spite of SKIP LOCKED.
-    may_wait = wait or {type(operation) for operation in operations} != {Append}
-    with statements(using).transaction(lock_ms if may_wait else None, context.before_wait) as cursor:
+    # In spite of SKIP LOCKED it may wait: for another create of the same path, or for a table that is locked.
+    with statements(using).transaction(lock_ms, context.before_wait) as cursor:
         batch = Batch(using, cursor, context.row_cache, stage=context.stages_chunks())
         batch.load(operations, wait=wait, held=locked_paths)
         outcomes = [batch.apply(operation) for operation in operations]
