@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -55,7 +56,7 @@ async def test_requests_that_wait_keep_no_outcome_of_a_wake_from_the_database(en
         begins.set()
         ends.wait(20)
 
-    waiting = [asyncio.ensure_future(service.call(block))]
+    waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(service.call(block))]
     try:
         # Calls of others, such as the look at the answers, may stand before it. From now on no place gets free.
         assert await asyncio.to_thread(begins.wait, 10)
