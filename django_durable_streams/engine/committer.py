@@ -23,7 +23,7 @@ from ..runtime.after_commit import follow_up
 from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import BatchWorker, PendingBatch, split_by_batch
 from ..runtime.connection import DedicatedConnection
-from ..runtime.database_errors import FailureKind, diagnose
+from ..runtime.database_errors import FailureKind, diagnose, drop_frames
 from ..runtime.monitor import DatabaseMonitor
 from ..runtime.write_lock import WriteLock
 from ..store.operations import Append, Commit, Create, Operation
@@ -203,6 +203,7 @@ class Applier:
                 self.connection.open()
                 outcomes, commits = transact()
         except group_commit.CommitUncertain as error:
+            drop_frames(error)
             if isinstance(error.__cause__, Error) and diagnose(error.__cause__) is not FailureKind.AWAY:
                 return error.__cause__  # the database refused the commit
             logger.error(
@@ -212,6 +213,7 @@ class Applier:
             self.connection.close()
             return [ServiceUnavailable("The database did not confirm this. Try again.")] * count()
         except (Error, ValueError) as error:  # ValueError: the driver cannot encode a value
+            drop_frames(error)
             if diagnose(error) in (FailureKind.AWAY, FailureKind.SETUP):
                 self.connection.close()  # a new connection may work
             return error
@@ -286,14 +288,8 @@ class Committer(BatchWorker[Operation]):
         )
         self._held_commits = HeldCommits(on_commit)
         self.context = CommitterContext(self, self._lock_waits, compaction_tracker, self._held_commits)
-        self._applier = Applier(
-            connection,
-            monitor,
-            write_lock,
-            self._held_commits.hold,
-            COMMITTER_LOCK_MS,
-            self.context,
-        )
+        hold = self._held_commits.hold
+        self._applier = Applier(connection, monitor, write_lock, hold, COMMITTER_LOCK_MS, self.context)
         super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
 
     def write(self, work: Callable[[], object]) -> object:

@@ -21,6 +21,7 @@ from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
 from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import BatchWorker
+from ..runtime.database_errors import drop_frames
 from ..runtime.monitor import DatabaseMonitor
 from ..store.read import lineage, log_reader
 from ..store.read.log_reader import MAX_PAGES_PER_QUERY, PageKey, PageRequest
@@ -148,6 +149,7 @@ class SnapshotReader(BatchWorker[Task]):
         try:
             return self._read(tasks)
         except Error as error:
+            drop_frames(error)
             self._connection.close()
             refusal = self._monitor.problem_reporter.report(error)
             if refusal is not None:

@@ -24,6 +24,17 @@ _BUSY_STATES = frozenset({"40001", "40P01", "55P03"})
 _BUSY_NUMBERS = frozenset({1205, 1213, 3572, 1020})
 
 
+def drop_frames(error: BaseException) -> None:
+    """Drop the frames in which an error and its causes were raised, with all that these hold, such as bodies.
+
+    A frame of Django's refers to the error in turn, so they would stay until the garbage collector finds them.
+    """
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+
+
 def diagnose(error: BaseException | None) -> FailureKind:
     """Return the kind of failure of an error of the database.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from django.db import Error
 
 from ...runtime import tracing
+from ...runtime.database_errors import drop_frames
 from ..operations import Append, Commit, Operation
 from ..sql import CommitUncertain, statements
 from . import registry_entries
@@ -128,7 +129,8 @@ def _append_cached(
             outcomes = [batch.apply(operation) for operation in operations]
             if not batch.save_cached(operations):
                 return None
-    except Error:  # probably a locked row: the general way applies the other operations together, without a wait
+    except Error as error:  # probably a locked row: the general way applies the others together, without a wait
+        drop_frames(error)
         if may_wait:
             row_cache.short_waits_until = time.monotonic() + SHORT_WAITS_SECONDS
         return None
