@@ -176,7 +176,7 @@ def test_it_waits_as_long_as_the_server_says(visitor: Visitor, streams: Streams)
 def follow_a_lost_place(
     visitor: Visitor, network: Network, streams: Streams, path: str, resets: bool, replace: Callable[[], None]
 ) -> Any:
-    """Follow a stream that is replaced after two messages while the network is away. Return the calls of the handlers."""
+    """Follow a stream that is replaced after two messages, while the network is away. Return what was called."""
     streams.create(path)
     streams.append(path, "a", "b")
     visitor.page.goto("/healthz")
