@@ -13,6 +13,7 @@ sys.path[:0] = [str(ROOT), str(HERE / "_site")]
 
 import accessible  # noqa: E402
 import pages  # noqa: E402
+import statuses  # noqa: E402
 from django.conf import settings as django_settings  # noqa: E402
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -73,3 +74,4 @@ if not django_settings.configured:
 def setup(app: pages.Sphinx) -> None:
     pages.setup(app, ROOT, PROJECT["urls"]["Homepage"])
     accessible.setup(app)
+    statuses.setup(app)

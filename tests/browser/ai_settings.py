@@ -8,12 +8,14 @@ from tests.docs.pages import blocks
 
 ROOT_URLCONF = "tests.browser.ai_urls"
 
-(_template,) = blocks(AI_PAGE, "html+django")
+_templates = {
+    block.text.split()[1].removeprefix("shop/templates/"): block.text for block in blocks(AI_PAGE, "html+django")
+}
 (_permissions,) = [block for block in blocks(AI_PAGE, "python") if "PERMISSION_CLASSES" in block.text]
 _shown: dict[str, dict[str, object]] = {}
 exec(_permissions.text, _shown)
 
-_loaders = [("django.template.loaders.locmem.Loader", {"shop/chat.html": _template.text})]
+_loaders = [("django.template.loaders.locmem.Loader", _templates)]
 TEMPLATES = [{**TEMPLATES[0], "APP_DIRS": False, "OPTIONS": {**TEMPLATES[0].get("OPTIONS", {}), "loaders": _loaders}}]
 DURABLE_STREAMS = {**DURABLE_STREAMS, **_shown["DURABLE_STREAMS"], "AI_LEASE": 2}
 DURABLE_STREAMS["AI_PERMISSION_CLASS"] = "django_durable_streams.contrib.ai.permissions.OwnChats"

@@ -29,6 +29,10 @@ class Streams:
         self._send("PUT", path, None, {"Content-Type": content_type})
         return f"/v1/stream/{path}"
 
+    def fork(self, source: str, path: str) -> None:
+        """Create a fork of a stream."""
+        self._send("PUT", path, None, {"Stream-Forked-From": f"/v1/stream/{source}"})
+
     def append(self, path: str, *messages: Any) -> None:
         """Append messages of a JSON stream at once."""
         self.append_body(path, json.dumps(list(messages)).encode())

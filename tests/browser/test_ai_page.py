@@ -15,7 +15,9 @@ pytestmark = pytest.mark.browser
 
 ANSWER = "I look it up." + "".join(f" word{number}" for number in range(30))
 SHOWN = "[...document.querySelectorAll('#messages li')].map(item => [item.className, item.textContent])"
-MAX_LINES = 100
+FAILURE = "The model is not available."
+STREAM = "document.querySelector('script[type=module]').textContent.match(/follow\\(\"([^\"]+)/)[1]"
+MAX_LINES = 120
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +73,73 @@ def test_an_answer_goes_on_after_its_server_was_killed(page: Page, server: Serve
     wait_for(page, ("user", "What?"), ("assistant", ANSWER))
 
 
-def test_a_page_stops_an_answer_and_shows_a_failure(page: Page) -> None:
+def test_an_answer_that_is_not_whole_says_so_after_reloads_too(page: Page) -> None:
     say(page, "What?")
     wait_for_word(page, "word2")
     page.get_by_role("button", name="Stop").click()
-    messages: list[Any] = page.evaluate(SHOWN)
+    wait_for_word(page, "Stopped.")
     say(page, "Fail.")
-    page.wait_for_function("document.getElementById('state').textContent === 'The model is not available.'")
-    assert len(messages[1][1]) < len(ANSWER)
-    assert "word29" not in page.evaluate(SHOWN)[1][1]
+    wait_for_word(page, FAILURE)
+    messages: list[Any] = page.evaluate(SHOWN)
+    assert "word29" not in messages[1][1]
+    assert messages[1][1].endswith(" Stopped.")
+    assert messages[3][1] == f"{ANSWER} {FAILURE}"
+    page.reload()
+    wait_for(page, *map(tuple, messages))
+
+
+def test_the_first_message_makes_the_chat(page: Page) -> None:
+    status = f"fetch({STREAM}).then(response => response.status)"
+    assert page.evaluate(status) == 404
+    page.goto("/chats/")
+    assert violations(page) == []
+    before = page.get_by_role("listitem").count()  # those of other tests
+    page.get_by_role("link", name="New chat").click()
+    address = page.url
+    say(page, "What?")
+    wait_for(page, ("user", "What?"), ("assistant", ANSWER))
+    assert page.evaluate(status) == 200
+    page.goto("/chats/")
+    assert page.get_by_role("listitem").count() == before + 1
+    page.get_by_role("listitem").get_by_role("link").first.click()
+    assert page.url == address
+    wait_for(page, ("user", "What?"), ("assistant", ANSWER))
+
+
+def test_a_message_that_is_not_taken_says_why(page: Page, server: Server) -> None:
+    def said(text: str) -> None:
+        page.wait_for_function("text => document.getElementById('state').textContent === text", arg=text)
+        assert page.get_by_label("Your message").input_value() == "What?"
+
+    page.context.clear_cookies(name="csrftoken")  # Django refuses with a page of HTML
+    say(page, "What?")
+    said("The server refuses (403).")
+    page.goto("/login")
+    page.goto("/chat/closed/")
+    server.stop()
+    say(page, "What?")
+    said("The server does not answer.")
+    server.start()
+    say(page, "What?")
+    wait_for(page, ("user", "What?"), ("assistant", ANSWER))
+    assert page.locator("#state").inner_text() == ""
+
+
+def test_a_message_does_not_hide_that_the_chat_cannot_be_read(page: Page) -> None:
+    page.route("**/v1/stream/**", lambda route: route.fulfill(status=403))
+    say(page, "What?")
+    page.get_by_text("The chat cannot be read (403).").wait_for()
+    page.reload()
+    page.get_by_text("The chat cannot be read (403).").wait_for()
+    with page.expect_response("**/api/chat"):
+        say(page, "Again?")
+    assert page.get_by_text("The chat cannot be read (403).").is_visible()
+
+
+def test_a_chat_of_another_user_says_that_it_cannot_be_read(page: Page) -> None:
+    page.route("**/messages", lambda route: route.fulfill(status=403, json={"error": "Permission denied."}))
+    page.reload()
+    page.get_by_text("The chat cannot be read (403).").wait_for()
 
 
 def test_a_message_that_is_taken_back_leaves_the_page(page: Page) -> None:
@@ -102,12 +162,14 @@ def test_a_message_that_is_taken_back_leaves_the_page(page: Page) -> None:
 
 
 def test_users_may_only_read_the_stream_itself(page: Page) -> None:
-    url = page.evaluate("document.querySelector('script[type=module]').textContent.match(/follow\\(\"([^\"]+)/)[1]")
+    say(page, "What?")
+    wait_for(page, ("user", "What?"), ("assistant", ANSWER))
+    url = page.evaluate(STREAM)
     status = "url => fetch(url, {method: 'POST', body: '{}', headers: {'Content-Type': 'application/json'}})"
     assert page.evaluate(f"({status})('{url}').then(response => response.status)") == 403
     assert page.evaluate(f"fetch('{url}').then(response => response.status)") == 200
 
 
 def test_the_page_is_short() -> None:
-    (template,) = blocks(AI_PAGE, "html+django")
+    template = next(block for block in blocks(AI_PAGE, "html+django") if "shop/chat.html" in block.text)
     assert len(template.text.splitlines()) <= MAX_LINES

@@ -1,7 +1,7 @@
 """`follow()` of the static files in a browser: its callbacks, its waits, and the tabs that share its connection."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -22,7 +22,7 @@ TEN = [{"text": str(n)} for n in range(10)]
 FOLLOW = """
 async ([url, options]) => {
     const {follow} = await import("/static/durable_streams/follow.js");
-    const calls = [];
+    const calls = window.calls = [];
     const controller = new AbortController();
     await follow(url, {
         ...options,
@@ -33,6 +33,7 @@ async ([url, options]) => {
             if (message === options.fail) throw new Error("a handler has failed");
         },
         onend: () => calls.push(["end"]),
+        ...(options.resets && {onreset: () => calls.push(["reset"])}),
         onerror: (status) => calls.push(["error", status]),
     });
     await new Promise(done => setTimeout(done));
@@ -170,6 +171,60 @@ def test_it_waits_as_long_as_the_server_says(visitor: Visitor, streams: Streams)
     calls = visitor.page.evaluate(FOLLOW, ["/v1/stream/public/busy", {}])
     assert [message for message, *_ in calls] == [1, "end"]
     assert all(later - earlier >= 990 for earlier, later in itertools.pairwise(times[:3]))
+
+
+def follow_a_lost_place(
+    visitor: Visitor, network: Network, streams: Streams, path: str, resets: bool, replace: Callable[[], None]
+) -> Any:
+    """Follow a stream that is replaced after two messages, while the network is away. Return what was called."""
+    streams.create(path)
+    streams.append(path, "a", "b")
+    visitor.page.goto("/healthz")
+    options = {"resets": resets}
+    visitor.page.evaluate(f"args => {{window.done = ({FOLLOW})(args)}}", [f"/v1/stream/{path}", options])
+    visitor.page.wait_for_function("window.calls?.length === 2", polling=50)
+    network.refuse()
+    network.cut()
+    network.wait_until_refused(1)
+    replace()
+    network.refuse(False)
+    calls = visitor.page.evaluate("done")
+    return [call if call[0] == "error" else call[0] for call in calls]
+
+
+@pytest.mark.parametrize(
+    ("resets", "expected"),
+    [(True, ["a", "b", "reset", "c", "d", "end"]), (False, ["a", "b", ["error", 410]])],
+    ids=["a page that starts over", "a page that does not"],
+)
+def test_a_lost_place_is_told_before_the_messages_of_the_start(
+    visitor: Visitor, network: Network, streams: Streams, resets: bool, expected: list[Any]
+) -> None:
+    path = f"public/lost/{resets}"
+
+    def replace() -> None:
+        streams.delete(path)
+        streams.create(path)
+        streams.append(path, "c", "d")
+        streams.close(path)
+
+    assert follow_a_lost_place(visitor, network, streams, path, resets, replace) == expected
+
+
+def test_a_stream_that_is_gone_is_a_refusal_after_it_was_told(
+    visitor: Visitor, network: Network, streams: Streams
+) -> None:
+    path = "public/gone"
+
+    def replace() -> None:
+        streams.fork(path, f"{path}-fork")
+        streams.delete(path)  # a stream with forks is 410
+
+    calls = follow_a_lost_place(visitor, network, streams, path, True, replace)
+    assert calls == ["a", "b", "reset", ["error", 410]]
+    before = len(network.requests(path))
+    visitor.page.evaluate("new Promise(done => setTimeout(done, 1500))")
+    assert len(network.requests(path)) == before
 
 
 class Tab(NamedTuple):

@@ -67,6 +67,37 @@ def test_the_datastar_of_npm_goes_on_after_a_lost_network(chromium: Browser, ser
         visitor.context.close()
 
 
+STARTS_OVER = {"follow.html", "react.html", "vue.html", "client.html"}
+"""Recipes that show the messages of a new stream at the path. The others say that the server refuses."""
+
+
+@pytest.mark.parametrize("recipe", sorted({*STARTS_OVER, "event-view.html"}))
+def test_a_page_that_has_lost_its_place_shows_no_stale_messages_in_silence(
+    chromium: Browser, server: Server, recipe: str
+) -> None:
+    streams, path = Streams(server.base_url), f"public/replaced/{recipe}"
+    streams.create(path)
+    streams.append(path, {"text": "0"}, {"text": "1"})
+    visitor = Visitor(chromium, server.base_url)
+    with Network(server.port) as network:
+        reader = Reader(recipe, visitor.page, network)
+        reader.show(path)
+        wait_for(reader.page, 2)
+        network.wait_until_open("live=sse" if recipe in STARTS_OVER else "/events/", 1)
+        network.refuse()
+        network.cut()
+        network.wait_until_refused(1)
+        streams.delete(path)
+        streams.create(path)
+        streams.append(path, {"text": "7"})
+        network.refuse(False)
+        if recipe in STARTS_OVER:
+            expect(visitor.page.locator("#messages li")).to_have_text(["7"], timeout=20_000)
+        else:
+            expect(visitor.page.locator("#state")).to_have_text("The server refuses with 410.", timeout=20_000)
+        visitor.context.close()
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_leaves_nothing_in_the_console_and_everybody_can_use_it(
     chromium: Browser, server: Server, recipe: str

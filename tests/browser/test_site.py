@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Browser
@@ -67,10 +68,20 @@ def test_everybody_can_read_it(chromium: Browser, site: Path, address: str, view
     assert visitor.foreign_requests == []
 
 
-def test_its_search_finds_a_setting(chromium: Browser, address: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "page"),
+    [
+        ("REAUTHORIZE_INTERVAL", "settings"),
+        ("403", "howto/refused"),
+        ("410", "browser"),
+        ("Stream-First-Offset", "protocol"),
+        ("The CSRF check failed", "howto/refused"),
+    ],
+)
+def test_its_search_finds(chromium: Browser, address: str, query: str, page: str) -> None:
     visitor = Visitor(chromium, address)
     visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-    visitor.page.goto("/search.html?q=REAUTHORIZE_INTERVAL")
-    visitor.page.locator("#search-results a[href*='settings.html']").first.wait_for()
+    visitor.page.goto(f"/search.html?{urlencode({'q': query})}")
+    visitor.page.locator(f"#search-results a[href*='{page}.html']").first.wait_for()
     visitor.context.close()
     assert visitor.foreign_requests == []

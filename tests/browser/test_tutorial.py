@@ -90,6 +90,7 @@ def build_a_board(chromium: Any, walk: Walk) -> None:
         assert (ada.complaints, ada.foreign_requests) == ([], [])
         delete_an_order(chromium, walk)
         survive_a_bad_gateway(chromium, walk)
+        survive_a_lost_place(chromium, walk)
         ada.context.close()
         late.context.close()
 
@@ -132,4 +133,26 @@ def survive_a_bad_gateway(chromium: Any, walk: Walk) -> None:
         in_a_shell(walk, "Order.objects.create(text='Oolong')")
         network.refuse(False)
         board_shows(visitor.page, "Earl Grey served", "Oolong new")
+        visitor.context.close()
+
+
+def survive_a_lost_place(chromium: Any, walk: Walk) -> None:
+    """A restored backup, or another stream at the path: the board begins again. Where it may not, it says so."""
+    with Network(walk.port) as network:
+        visitor = log_in(chromium, network.base_url, "ada")
+        visitor.page.goto("/board/")
+        in_a_shell(walk, "Order.objects.create(text='Darjeeling')")
+        board_shows(visitor.page, "Earl Grey served", "Oolong new", "Darjeeling new")
+        network.refuse()
+        network.cut()
+        network.wait_until_refused(1)
+        walk.run("python manage.py streams delete board")
+        in_a_shell(walk, "Order.objects.get(text='Oolong').delete()")
+        network.refuse(False)
+        board_shows(visitor.page, "Earl Grey served", "Darjeeling new")
+        in_a_shell(walk, "Order.objects.get(text='Darjeeling').delete()")
+        board_shows(visitor.page, "Earl Grey served")
+        visitor.context.clear_cookies()
+        network.cut()
+        visitor.page.get_by_text("The board is not live any more (403).").wait_for(timeout=20_000)
         visitor.context.close()

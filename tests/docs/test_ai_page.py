@@ -3,8 +3,11 @@
 import inspect
 import json
 import re
+import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, get_args
+from types import SimpleNamespace
+from typing import Any, ClassVar, Self, get_args
 
 import msgspec
 import pytest
@@ -15,7 +18,7 @@ from django.test import override_settings
 from django_durable_streams.checks.access import check_permission
 from django_durable_streams.checks.settings import check_settings
 from django_durable_streams.conf import SETTING
-from django_durable_streams.contrib.ai.answers import Answer, Chat, Run, start_answer
+from django_durable_streams.contrib.ai.answers import Answer, AnswerContext, Chat, Run, start_answer
 from django_durable_streams.contrib.ai.events import AnyEvent, Event, Message, Part, Start, Text, TextPart, encode
 from django_durable_streams.contrib.ai.history import ChatMessage
 from django_durable_streams.models import Stream
@@ -72,6 +75,8 @@ def test_the_permission_is_one_to_read() -> None:
     with override_settings(DURABLE_STREAMS=scope[SETTING]):
         assert check_settings(None) == []
         assert check_permission(None) == []
+    text = PAGE.read_text()
+    assert text.index(block.text) < text.index("# shop/views.py")  # whoever copies the page has met it
     owner = scope[SETTING]["PERMISSION_CLASSES"]["OWNER"]
     assert owner["chats/{user.pk}/**"] == ["read"]
     assert list(owner.values()) == [["read"]] * 2
@@ -130,6 +135,43 @@ def answered(source: Any, user: User, path: str) -> ChatMessage:
 def test_the_first_source_answers_without_a_model() -> None:
     user = User.objects.create_user("ada")
     assert answered(shown("echo"), user, f"chats/{user.pk}/a").text == "You said: Good morning "
+
+
+class _Models:
+    """A stand-in for the package `openai`, whose model answers with one word, and notes what it was asked."""
+
+    asked: ClassVar[list[Any]] = []
+
+    def __init__(self) -> None:
+        self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        pass
+
+    async def _create(self, **request: Any) -> AsyncIterator[Any]:
+        self.asked.append(request["messages"])
+
+        async def chunks() -> AsyncIterator[Any]:
+            delta = SimpleNamespace(content="day", refusal=None, tool_calls=None)
+            yield SimpleNamespace(choices=[SimpleNamespace(delta=delta, finish_reason="stop")], usage=None)
+
+        return chunks()
+
+
+@pytest.mark.parametrize("written", [[], [Text("Good "), Text("mor")]], ids=["from the start", "in the middle"])
+async def test_a_model_goes_on_after_what_is_written(written: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", SimpleNamespace(AsyncOpenAI=_Models))
+    question = ChatMessage("u1", "user", [TextPart("Hi")])
+    context = AnswerContext("run-1", Chat(), "", [question], written)  # type: ignore[arg-type]
+    events = [event async for event in shown("steady_reply")(context, "some-model")]
+    assert [event.text for event in events if isinstance(event, Text)] == ["day"]
+    asked = _Models.asked.pop()
+    assert [turn["role"] for turn in asked[:2]] == ["system", "user"]
+    assert [turn["content"] for turn in asked[2:3]] == (["Good mor"] if written else [])
+    assert len(asked) == (4 if written else 2)
 
 
 @pytest.mark.usefixtures("engines")

@@ -22,6 +22,7 @@ const followed: Promise<void> = follow("/v1/stream/chat", {
   onmessage: (message, offset) => console.log(message.text, offset.length),
   onend() {},
   onerror: (status) => console.log(status.toFixed()),
+  onreset() {},
   signal: new AbortController().signal,
   headers: {get Authorization() { return "Bearer x" }},
   credentials: "include",
@@ -40,7 +41,7 @@ follow("/v1/stream/chat", {onmessage: (message, offset: number) => {}})
 
 def test_the_module_is_small_and_needs_nothing() -> None:
     text = FOLLOW.read_text()
-    assert len(text.encode()) < MAX_BYTES
+    assert len(text.encode()) <= MAX_BYTES
     assert not re.search(r"\bimport\b|\brequire\b", text)
 
 

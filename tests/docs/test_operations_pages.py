@@ -14,7 +14,7 @@ from django.urls import path
 from django_durable_streams.health import healthz, readyz
 from django_durable_streams.models import DatabaseIdentity, Stream
 from django_durable_streams.protocol.errors import OffsetGone
-from tests.docs.pages import ROOT, blocks
+from tests.docs.pages import PAGES, ROOT, blocks
 from tests.listening import Listener
 from tests.management.commands import streams
 
@@ -87,6 +87,35 @@ def test_clients_begin_again_at_a_new_stream_with_the_restored_data(
     stream.append({"n": "long" * 9} if short == "json" else "long" * 9)  # past the old offset
     with pytest.raises(OffsetGone):
         list(stream.read(lost))
+
+
+def test_every_doctor_that_reads_a_url_names_who_reads() -> None:
+    commands = [
+        line
+        for page in PAGES
+        for block in blocks(page, "sh", "console")
+        for line in block.text.replace("\\\n", " ").splitlines()
+        if "doctor --url" in line
+    ]
+    assert len(commands) >= 3
+    assert [command for command in commands if "--user" not in command and "--header" not in command] == []
+
+
+@pytest.mark.django_db
+def test_the_daily_jobs_run() -> None:
+    """Old chats go, others stay, and nobody is asked."""
+    (block,) = [block.text for block in blocks(ROOT / "docs" / "commands.md", "sh") if "/etc/cron.d" in block.text]
+    _, *jobs = block.splitlines()
+    commands = [job.partition("manage.py streams ")[2] for job in jobs]
+    assert all(re.match(r"\d+ \d+ \* \* \* www-data cd /srv/mysite && ", job) for job in jobs)
+    for path_of_stream in ("chats/1/a", "board"):
+        Stream.objects.create(path=path_of_stream, content_type="application/json")
+    for age, left in (("30d", ["board", "chats/1/a"]), ("0s", ["board"])):
+        for command in commands:
+            arguments, _, rest = command.replace("30d", age).partition(" > ")
+            assert rest == "/dev/null"
+            streams(*shlex.split(arguments))
+        assert sorted(stream.path for stream in Stream.objects.alive()) == left
 
 
 @pytest.mark.django_db

@@ -28,7 +28,7 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
 # Apps that the tutorial makes. It is followed as a whole (tests/browser/test_tutorial.py).
-TUTORIAL_APPS = ("chat", "orders")
+TUTORIAL_APPS = ("chat", "notes", "orders", "shop")
 APPLICATIONS = [block for block in PYTHON if re.search(r"^application = ", block.text, re.MULTILINE)]
 
 

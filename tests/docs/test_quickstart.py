@@ -24,7 +24,7 @@ def test_it_goes_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert (walk.folder / block.text.split()[1].rstrip(",")).exists(), (
             f"{block}: startproject has made no such file"
         )
-    walk.prepare([*files, serve])
+    walk.prepare([*files, *blocks(PAGE, "html+django"), serve])
     assert walk.server.startswith(SERVER)
     walk.run("python manage.py check")
 
@@ -38,6 +38,7 @@ def test_it_goes_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with walk.serving():
         assert walk.fetch("/static/admin/css/base.css") == (200, "text/css")
         assert walk.fetch("/admin/login/") == (200, "text/html; charset=utf-8")
+        assert walk.fetch("/notes/") == (200, "text/html; charset=utf-8")
         printed = tour.run([step.command for step in steps], seconds=20)
         for step, lines in zip(steps, printed, strict=True):
             shown = "\n".join(lines)

@@ -3,9 +3,10 @@
 import re
 import subprocess
 import tomllib
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
+import httpx
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.staticfiles import finders
@@ -16,6 +17,7 @@ from django.urls import include, path
 from django_durable_streams.conf import SETTING
 from django_durable_streams.models import Stream
 from tests.docs.pages import README, ROOT, anchors, blocks, links, section, table
+from tests.docs.walk import Walk, environment
 
 MAX_LINES = 150
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
@@ -64,25 +66,66 @@ def test_every_link_has_its_target() -> None:
 
 @pytest.mark.parametrize("owner", [True, False], ids=["the owner", "another user"])
 def test_the_lines_for_a_project_work(transactional_db: None, owner: bool) -> None:
-    urls = ModuleType("urls_of_the_readme")
-    urls.__dict__.update(path=path, include=include)
-    exec(python("urlpatterns"), urls.__dict__)
-    urls.urlpatterns = urls.urlpatterns[1:]  # type: ignore[attr-defined]  # without the project's own
-    scope: dict[str, Any] = {}
-    exec(python("INSTALLED_APPS"), scope)
-    assert scope["INSTALLED_APPS"] == [..., "django_durable_streams"]
+    module = ModuleType("settings_and_urls_of_the_readme")
+    module.__dict__.update(path=path, include=include)
+    exec(python("urlpatterns"), module.__dict__)
+    lines = module.__dict__
+    assert lines["INSTALLED_APPS"] == ["daphne", ..., "django_durable_streams"]
+    lines["urlpatterns"] = lines["urlpatterns"][1:]  # without the project's own
 
     user, other = (User.objects.create_user(name) for name in ("owner", "other"))
     client = Client()
     client.force_login(user if owner else other)
-    with override_settings(ROOT_URLCONF=urls, DURABLE_STREAMS=scope[SETTING]):
+    url = URL.format(user.pk)
+    with override_settings(ROOT_URLCONF=module, DURABLE_STREAMS=lines[SETTING]):
         order = SimpleNamespace(save=lambda: None, user_id=user.pk)
-        exec(python("news.append"), {"order": order})
-        response = client.get(URL.format(user.pk))
+        exec(python("news_of"), {"order": order})
+        response = client.get(url)
+        forged = client.post(url, {"text": "A forged message"}, content_type="application/json")
+        assert {forged.status_code, client.delete(url).status_code} == {403}
     if owner:
         assert response.json() == [{"text": "Your order is on its way."}]
     else:
         assert response.status_code == 403
+
+
+def test_a_new_project_with_its_lines_shows_the_page_before_the_first_message(tmp_path: Path) -> None:
+    walk = Walk(tmp_path, environment())
+    walk.run("django-admin startproject mysite")
+    walk.folder /= "mysite"
+    walk.run("python manage.py startapp shop")
+    settings, _, urls = python("urlpatterns").partition("\n# urls.py\n")
+    (page,) = blocks(README, "html+django")
+    append(walk, "mysite/settings.py", settings.replace("...", '*INSTALLED_APPS, "shop"'))
+    more = 'from shop.views import news\nurlpatterns += [path("news/", news)]\n'
+    append(walk, "mysite/urls.py", "from django.urls import include\n" + urls.replace("...", "*urlpatterns") + more)
+    (call,) = re.findall(r"its view passes news=(.+) #}", page.text)
+    view = f"def news(request):\n    return render(request, 'news.html', {{'news': {call}}})\n"
+    append(walk, "shop/views.py", python("news_of").partition("\nwith ")[0] + "\n" + view)
+    append(walk, "shop/templates/news.html", page.text)
+    walk.run("python manage.py migrate")
+    create = "from django.contrib.auth.models import User; User.objects.create_superuser('ada', password='tea')"
+    walk.run(f'python manage.py shell --verbosity 0 -c "{create}"')
+    walk.server = "python manage.py runserver 8000"
+    with walk.serving() as url, httpx.Client(base_url=url) as client:
+        form = {"csrfmiddlewaretoken": "", "username": "ada", "password": "tea"}
+        client.get("/admin/login/")
+        form["csrfmiddlewaretoken"] = client.cookies["csrftoken"]
+        assert client.post("/admin/login/", data=form).status_code == 302
+        shown = client.get("/news/").text
+        for pattern in (r'from "(/static/[^"]+)"', r'follow\("([^"]+)"'):
+            (address,) = re.findall(pattern, shown)
+            assert client.get(address).status_code == 200, address
+        with client.stream("GET", f"{address}?offset=now&live=sse") as response:
+            assert (response.status_code, response.headers["Content-Type"]) == (200, "text/event-stream")
+
+
+def append(walk: Walk, name: str, text: str) -> None:
+    """Write a text at the end of a file of the project, which may be new."""
+    file = walk.folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as output:
+        output.write(f"\n{text}")
 
 
 @override_settings(STATIC_URL="/static/")

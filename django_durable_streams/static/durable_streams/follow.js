@@ -1,23 +1,21 @@
 /** Follows a stream: docs/browser.md
  * @param {string | URL} url
- * @param {RequestInit & {onmessage(message: any, offset: string): void, onend?(): void, onerror?(status: number): void,
- * offset?: string, share?: any}} options */
-export async function follow(url, {offset = "-1", onmessage, onend, onerror, signal, headers, share = !headers, ...init}) {
+ * @param {RequestInit & {onmessage(message, offset: string), onend?(), onerror?(status: number), onreset?(),
+ * offset?: string, share?}} options */
+export async function follow(url, {offset = "-1", onmessage, onend, onerror, onreset, signal, headers, share = !headers, ...init}) {
 	if (signal?.aborted) return
 	const target = new URL(url, location)
 	target.hash = ""
 	target.search += "&offset="
-	// One tab reads for all.
 	const key = (share || Math.random()) + target, tabs = new BroadcastChannel(key)
 	// `had` after `at`.
 	let [at, had] = offset.split("~"), decode, delay = 250, items, joined, leads, over, step
 	const call = (f, a, b) => queueMicrotask(() => signal?.aborted || f?.(a, b))
-	const tell = news => tabs.postMessage(leads && news)
 	const leave = () => {joined = 0; step?.abort()}
 	const look = () => {
 		leave()
 		leads = leads?.()
-		navigator.locks?.request(key, () => over || document.hidden || new Promise(done => {leads = done; if (joined) leave()}))
+		navigator.locks?.request(key, () => over || document.hidden || new Promise(done => {leads = done; joined && leave()}))
 	}
 	const end = (f, a) => {
 		over = 1
@@ -34,17 +32,17 @@ export async function follow(url, {offset = "-1", onmessage, onend, onerror, sig
 		if (closed && to == at) {leads = null; end(onend)}
 	}
 	tabs.onmessage = ({data: news}) => {
-		if (leads) return news || tell([at, at, []])
+		if (leads) return news || tabs.postMessage([at, at, []])
 		if (!news || !decode || document.hidden) return
 		take(news)
-		if (joined | (joined = news[1] == at)) step.abort()
+		joined | (joined = news[1] == at) && step.abort()
 	}
 	const parse = (_, type, data) => {
 		data = data.replace(/(^|\n)data: ?/g, "$1")
 		if (type == "data") items = items.concat(decode(data))
 		else {
-			const {streamNextOffset: to, streamClosed} = JSON.parse(data), news = [at, to, items, streamClosed]
-			tell(news)
+			const told = JSON.parse(data), news = [at, told.streamNextOffset, items, told.streamClosed]
+			tabs.postMessage(leads && news)
 			take(news)
 			items = []
 			delay = 250
@@ -61,16 +59,14 @@ export async function follow(url, {offset = "-1", onmessage, onend, onerror, sig
 			items = []
 			const {ok, status, body, headers: h} = await fetch(target + (decode ? at + "&live=sse" : "now"),
 				{...init, headers, cache: "no-store", redirect: "manual", signal})
-			if (ok ? !decode && !h.has("stream-next-offset") : !/408|42[59]|^5(?!01)/.test(status)) end(onerror, status)
+			if (status == 410 && decode && onreset) call(onreset, at = "-1", had = decode = 0)
+			else if (ok ? !decode && !h.has("stream-next-offset") : !/408|42[59]|^5(?!01)/.test(status)) end(onerror, status)
 			else if (!ok) wait += Math.min(Math.abs(h.get("retry-after")) * 1e3 || 0, 9e5)
 			else if (decode) await body.pipeThrough(new TextDecoderStream()).pipeTo(new WritableStream({write(text) {
 				rest = (rest + text).replace(/[^]*?event: ?(\w+)\n(data:[^]*?)\n\n/g, parse)
 			}}), {signal})
-			else {
-				decode = /n\/json *(;|$)/i.test(h.get("content-type")) ? JSON.parse : String
-				wait = 0
-			}
+			else decode = /n\/json *(;|$)/i.test(h.get("content-type")) ? JSON.parse : String, wait = 0
 		} catch {}
-		if (!signal.aborted) await new Promise(go => {signal.onabort = go; setTimeout(go, wait)})
+		signal.aborted || await new Promise(go => setTimeout(signal.onabort = go, wait))
 	}
 }
