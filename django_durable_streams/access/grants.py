@@ -43,9 +43,15 @@ class Authorizer(Protocol):
         """Return whether a user may do an action on a stream."""
 
     def refusal(
-        self, identity: Identity, access_request: AccessRequest, path: str, action: Action
+        self,
+        identity: Identity,
+        access_request: AccessRequest,
+        path: str,
+        action: Action,
+        *,
+        is_denied: bool = True,
     ) -> DurableStreamsError:
-        """Return the error for a refused action."""
+        """Return the error for a refused action. `is_denied`: whether the permissions have denied it."""
 
 
 class Grant:
@@ -99,7 +105,7 @@ class Grant:
         if self._refusal is None:
             self._access_request.forget_reasons()
             self._access_request.explain("The permission of the live read has expired.")
-        raise self._refusal or self._refuse(self._identity)
+        raise self._refusal or self._end()
 
     async def _check_again(self) -> None:
         """Check the current permission of the current identity."""
@@ -129,10 +135,12 @@ class Grant:
                 loggable(self._path),
                 extra=fields,
             )
-            self._refusal = self._refuse(self._identity)
+            self._refusal = self._end()
 
-    def _refuse(self, identity: Identity) -> DurableStreamsError:
-        return self._authorizer.refusal(identity, self._access_request, self._path, Action.READ)
+    def _end(self) -> DurableStreamsError:
+        """Return the error of a live read that no permission has denied."""
+        request, action = self._access_request, Action.READ
+        return self._authorizer.refusal(self._identity, request, self._path, action, is_denied=False)
 
 
 def _monotonic(moment: float | None) -> float:

@@ -36,7 +36,7 @@ from .permission_checks import (
     permission_check,
 )
 from .rates import RateLimits
-from .refusals import log_refusal
+from .refusals import log_refusal, name_of
 from .users import User, anonymous
 
 if TYPE_CHECKING:
@@ -261,15 +261,22 @@ class Guard:
         return False
 
     def refusal(
-        self, identity: Identity, access_request: AccessRequest, path: str, action: Action
+        self,
+        identity: Identity,
+        access_request: AccessRequest,
+        path: str,
+        action: Action,
+        *,
+        is_denied: bool = True,
     ) -> DurableStreamsError:
-        """Log a refused request and return its error, which does not say whether the stream exists."""
+        """Log a refused request and return its error, which does not say whether the stream exists.
+
+        `is_denied` says whether all permissions were asked, and have denied the action.
+        """
         failed_csrf = access_request.ignored_credentials or access_request.may_hide_credentials
-        reasons = access_request.reasons
-        if failed_csrf:
-            reasons += (f"CSRF: {loggable(csrf.without_query(access_request.csrf_failure or ''))}",)
-        user, address, fields = identity.user, access_request.address, access_request.log_fields
-        log_refusal(action.value, path, user, address, reasons, fields)
+        reasons = [f"CSRF: {loggable(csrf.without_query(access_request.csrf_failure or ''))}"] if failed_csrf else []
+        deciders = map(name_of, self.permissions) if is_denied else ()
+        log_refusal(action.value, path, identity.user, access_request, deciders, reasons)
         challenge = next((permission.challenge for permission in self.permissions if permission.challenge), None)
         if challenge is not None and not identity.is_authenticated and not access_request.ignored_credentials:
             response_headers = ((b"www-authenticate", challenge.encode("latin-1")),)

@@ -45,6 +45,11 @@ class Owner(Permission):
         patterns = ", ".join(one.as_for(user) for one in self._patterns[action.value])
         return f"Patterns for {user} to {action.value}: {patterns or 'none'}."
 
+    def may_allow(self, action: Action, first: str) -> bool:
+        """Return whether some user may do the action on a path whose first segment is `first`, as far as that tells."""
+        segments = (one.text.partition("/")[0] for one in self._patterns[action.value])
+        return any(segment == first or not {"*", "{"}.isdisjoint(segment) for segment in segments)
+
     def prepare(self, user: User) -> None:
         # A field may lead to another model. This query loads it, so later checks use memory only.
         for patterns in self._patterns.values():

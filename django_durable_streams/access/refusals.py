@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from ..runtime.printable import loggable
+from .access_request import AccessRequest
+from .base import Permission
+from .rest_framework import RestFramework
 from .users import User
 
 logger = logging.getLogger("django_durable_streams.access")
 
 
 def log_refusal(
-    action: str, path: str, user: User, address: str, reasons: Iterable[str], fields: Mapping[str, Any]
+    action: str, path: str, user: User, request: AccessRequest, deciders: Iterable[str], reasons: Iterable[str] = ()
 ) -> None:
     """Log a refused request.
 
@@ -21,12 +23,20 @@ def log_refusal(
         action: the refused action, such as `read`.
         path: the path of a stream, the id of a subscription, or the prefix of a listing.
         user: the user as the server sees it. None counts as anonymous.
-        address: the client's address.
-        reasons: sentences without secrets and line breaks.
-        fields: attributes for the log record.
+        request: the request, with the reasons of the classes that explain.
+        deciders: the names of the classes that have refused it. A class without a reason is named, too.
+        reasons: further sentences, without secrets and line breaks.
     """
     name = user.pk if getattr(user, "is_authenticated", False) else "anonymous"
+    names = ", ".join(deciders)
     logger.warning(
-        "%s of %s is refused to user %s at %s.%s", action, loggable(path), name,
-        loggable(address), "".join(f" {reason}" for reason in reasons), extra=fields,
+        "%s of %s is refused to user %s at %s%s.%s",
+        action, loggable(path) or "all streams", name, loggable(request.address), f" by {names}" if names else "",
+        "".join(f" {reason}" for reason in (*request.reasons, *reasons)), extra=request.log_fields,
     )  # fmt: skip
+
+
+def name_of(permission: Permission) -> str:
+    """Return the name of a permission's class, with the one inside of a `RestFramework`, which decides."""
+    name = type(permission).__name__
+    return f"{name}({name_of(permission.permission)})" if isinstance(permission, RestFramework) else name

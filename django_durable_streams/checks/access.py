@@ -20,9 +20,9 @@ from ..access.base import STREAM_ACTIONS, Action, Permission, is_for_everybody
 from ..access.loading import make_permissions
 from ..access.rest_framework import RestFramework
 from ..conf import config
+from ..server.entry_points import has_url_entry_point
 from .owners import check_owners
 from .requiring import needs_settings
-from .urls import has_url_entry_point
 
 _METHODS = [action.method for action in Action]
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

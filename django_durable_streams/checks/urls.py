@@ -8,7 +8,8 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Info, register
-from django.urls import NoReverseMatch, reverse
+
+from ..server.entry_points import has_url_entry_point
 
 _NOTES = {
     "django.middleware.gzip.GZipMiddleware": Info(
@@ -32,14 +33,3 @@ def check_urls(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
     if not any(path in settings.MIDDLEWARE for path in _NOTES) or not has_url_entry_point():
         return []
     return [note for path, note in _NOTES.items() if path in settings.MIDDLEWARE]
-
-
-def has_url_entry_point() -> bool:
-    """Return whether streams are served through the project's URLs."""
-    if not getattr(settings, "ROOT_URLCONF", None):
-        return False
-    try:
-        reverse("durable_streams:root")
-    except NoReverseMatch:
-        return False
-    return True

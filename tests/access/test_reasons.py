@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
 from django.test import AsyncClient, override_settings
 from django.utils.translation import gettext_lazy
 
@@ -92,7 +93,7 @@ async def test_reasons_of_all_classes_and_of_the_project_are_logged(
     classes = [{"CLASS": f"{PACKAGE}.Owner", "OWNER": "users/{user.pk}/**"}, f"{__name__}.Reasonable"]
     with override_streams(PERMISSION_CLASSES=classes):
         line, body = await refused(client, caplog, "")
-    assert line.endswith("OWNER is for users who are logged in. The room is 100% full.")
+    assert line.endswith(" by Owner, Reasonable. OWNER is for users who are logged in. The room is 100% full.")
     assert b"100%" not in body
 
 
@@ -105,6 +106,48 @@ async def test_a_stream_that_a_page_wants_to_run_is_refused_with_a_line(
         assert (await send(client, "read", headers=dict([header]))).status == 403
     (record,) = [entry for entry in caplog.records if entry.name == "django_durable_streams.access"]
     assert record.getMessage().startswith("read of a is refused at 127.0.0.1. A page wants to run")
+
+
+class Silent(Permission):
+    """Refuses everything, and gives no reason."""
+
+
+class SilentInMemory(Silent):
+    """The same on the way that needs no coroutine: see `MemoryChecks`."""
+
+    in_memory = True
+    needs_user = False
+
+
+class SilentByException(Silent):
+    """Refuses by Django's exception."""
+
+    def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
+        raise PermissionDenied
+
+
+@pytest.mark.parametrize(
+    ("classes", "named"),
+    [
+        (f"{__name__}.Silent", "Silent"),
+        (f"{__name__}.SilentInMemory", "SilentInMemory"),
+        (f"{__name__}.SilentByException", "SilentByException"),
+        ([f"{PACKAGE}.SignedURLs", f"{__name__}.Silent"], "SignedURLs, Silent"),
+        ([f"{__name__}.SilentInMemory", f"{PACKAGE}.SignedURLs"], "SilentInMemory, SignedURLs"),
+        ({"CLASS": f"{PACKAGE}.RestFramework", "PERMISSION": f"{__name__}.Silent"}, "RestFramework(Silent)"),
+    ],
+)
+async def test_the_log_names_the_classes_that_refuse_also_without_a_reason(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, classes: object, named: str
+) -> None:
+    with override_streams(PERMISSION_CLASSES=classes):
+        line, body = await refused(client, caplog, "")
+        assert f" at 127.0.0.1 by {named}." in line
+        assert b"Silent" not in body
+        caplog.clear()
+        assert (await client.request("GET", "__ds/streams?prefix=")).status in (401, 403)
+    (listing,) = [entry for entry in caplog.records if entry.name == "django_durable_streams.access"]
+    assert f"list of all streams is refused to user anonymous at 127.0.0.1 by {named}." in listing.getMessage()
 
 
 class Talkative(Permission):

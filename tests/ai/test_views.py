@@ -136,8 +136,7 @@ async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(
             }
             who = "anonymous" if name is None else (await User.objects.aget(username=name)).pk
             assert refusals(caplog) == [
-                f"{action} of shared/c1 is refused to user {who} at 127.0.0.1. "
-                "AI_PERMISSION_CLASS, Shared, does not allow it."
+                f"{action} of shared/c1 is refused to user {who} at 127.0.0.1 by Shared (AI_PERMISSION_CLASS)."
                 for action in ("write", "read", "read", "stop", "read", "read", "read")
             ]
     assert not await Run.objects.aexists()

@@ -279,6 +279,39 @@ def test_the_same_input_of_a_producer_comes_once() -> None:
     assert text_of("a") == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "append a --producer p 1 2",
+        "append --producer p a 1 2",
+        "append a 1 --producer p 2",
+        "append --prod p a 1 2",
+        "append a 1 --producer=p 2",
+        "-v 0 append a -v 1 1 --producer p 2 --json",
+        "append -v1 a 1 --producer p -- 2",
+        "append --producer p -- a 1 2",
+    ],
+)
+def test_options_and_other_arguments_come_in_any_order(arguments: str) -> None:
+    streams("create", "a", "--type", "json")
+    for _ in range(2):  # the producer counts
+        streams(*arguments.split())
+    assert text_of("a") == [1, 2]
+
+
+def test_paths_may_follow_an_option_and_messages_may_look_like_one() -> None:
+    for path in ("a", "b", "c"):
+        streams("create", path, "--type", "text")
+    streams("append", "a", "-1", "--create", "text", "- x", "-x y", "--", "--close", "--", "-x")
+    assert "".join(text_of("a")) == "-1- x-x y--close---x"
+    assert [row["path"] for row in rows("show", "a", "-v", "2", "b")] == ["a", "b"]
+    streams("delete", "a", "--no-input", "b")
+    assert [row["path"] for row in rows("list", "--limit", "5", "")] == ["c"]
+    for wrong in (("append", "c", "--close", "x", "--colse"), ("append", "c", "x", "--producer"), ("append", "--raw")):
+        with pytest.raises(CommandError, match=r"unrecognized arguments: --colse|expected one argument|PATH"):
+            streams(*wrong)
+
+
 def test_messages_of_the_command_line_are_appended_and_the_stream_is_closed() -> None:
     (row,) = rows("append", "a", "x", "y", "--create", "text", "--close")
     stream = Stream.objects.get(path="a")

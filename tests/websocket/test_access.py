@@ -227,6 +227,28 @@ async def test_a_subscription_ends_with_its_token_and_alone() -> None:
         await socket.take("pong")
 
 
+class Silent(Permission):
+    """Refuses everything, and gives no reason."""
+
+
+@override_streams(PERMISSION_CLASSES=[SIGNED, f"{__name__}.Silent"], POLL_INTERVAL=0.02)
+async def test_the_log_names_the_classes_that_refuse(caplog: pytest.LogCaptureFixture) -> None:
+    async with Socket() as socket:
+        await socket.subscribe("b")
+        socket.send("append", path="a", contentType=TEXT, data="x")
+        await socket.next()
+        await socket.subscribe("a", query={"token": sign("a", "read", expires=1)})
+        await socket.until("up-to-date")
+        assert (await socket.next())["type"] == "error"
+    lines = [entry.getMessage() for entry in caplog.records if entry.name == "django_durable_streams.access"]
+    who, reason = "is refused to user anonymous at 127.0.0.1", "The URL has no token of a signed URL."
+    assert lines == [
+        f"read of b {who} by SignedURLs, Silent. {reason}",
+        f"append of a {who} by SignedURLs, Silent. {reason}",
+        f"read of a {who}. The permission of the live read has expired.",  # no class was asked
+    ]
+
+
 @pytest.mark.parametrize("place", ["header", "frame", "socket"])
 async def test_a_bearer_token_comes_in_a_header_a_frame_or_the_query(place: str) -> None:
     jwt = pytest.importorskip("jwt")

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import BadRequest
+
+from ...protocol.errors import InvalidPath
+
+
+class InvalidChatId(InvalidPath, BadRequest):
+    """No chat can have this id. Django answers it with 400, in a view of the project too."""
+
+    title = "Invalid id of a chat"
+
 
 class AnswerRunning(Exception):
     """The chat has an active run already."""

@@ -9,6 +9,9 @@ from typing import Any, Literal, TypeVar
 from django.utils.module_loading import import_string
 
 from ...conf import config
+from ...protocol import paths
+from ...protocol.errors import InvalidPath
+from .errors import InvalidChatId
 from .models import Chat
 
 Action = Literal["read", "write", "stop"]
@@ -55,8 +58,11 @@ class ChatPermission:
         """Return the path of the stream of the chat that a client calls `chat_id`.
 
         By default it has the user's primary key, so the ids of two users never mean the same chat.
+
+        Raises:
+            InvalidChatId: no stream can have the path. In a view of the project this is a 400.
         """
-        return f"chats/{'-' if user is None or user.pk is None else user.pk}/{chat_id}"
+        return _checked(f"chats/{'-' if user is None or user.pk is None else user.pk}/{chat_id}")
 
 
 class OwnChats(ChatPermission):
@@ -85,7 +91,14 @@ class AnonymousChats(ChatPermission):
 
     def path(self, user: Any, chat_id: str) -> str:
         """The same chat for everybody."""
-        return f"chats/{chat_id}"
+        return _checked(f"chats/{chat_id}")
+
+
+def _checked(path: str) -> str:
+    try:
+        return paths.validate(path)
+    except InvalidPath as error:
+        raise InvalidChatId(f"No chat can have this id. {error.detail}") from error
 
 
 @lru_cache(maxsize=4)

@@ -6,12 +6,15 @@ The subcommands are in `management.streams`. This module parses their arguments,
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error, connections
 from django.db.models import ProtectedError, RestrictedError
 
@@ -22,7 +25,39 @@ from ...subscriptions.consumers.declarations import ConsumerError
 from ..streams.base import Console
 from ..streams.table import SUBCOMMANDS
 
+_OPTION = re.compile(r"--?[A-Za-z][\w-]*(?:=.*)?", re.DOTALL)
+
 _BY_NAME = {subcommand.name: subcommand for subcommand in SUBCOMMANDS}
+
+
+class SubcommandParser(CommandParser):
+    """Parses options and other arguments in any order. Argparse ends a list of paths or messages at an option."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """See `ArgumentParser`. It gets the options first, and all others after them."""
+        return super().parse_known_args(None if args is None else self._sorted(args), namespace)
+
+    def _sorted(self, args: Sequence[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        options: list[str] = []
+        others: list[str] = []
+        rest = iter(args[:end])
+        for text in rest:
+            if _OPTION.fullmatch(text) is None:
+                others.append(text)
+                continue
+            whole = [text, *(islice(rest, 1) if self._takes_value(text) else ())]
+            # Without its value, it would take the first of the others, which come next.
+            is_cut_off = self._takes_value(text) and len(whole) == 1
+            (others if is_cut_off else options).extend(whole)
+        return [*options, *others, *args[end:]]
+
+    def _takes_value(self, option: str) -> bool:
+        """Return whether the argument after an option is its value. Argparse accepts the beginning of a long option."""
+        matching = [action for action in self._actions for flag in action.option_strings if flag == option]
+        if option.startswith("--"):
+            matching += [one for one in self._actions for flag in one.option_strings if flag.startswith(option)]
+        return bool(matching) and matching[0].nargs is None
 
 
 class Command(BaseCommand):
@@ -34,7 +69,9 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        actions = parser.add_subparsers(dest="action", required=True, metavar="subcommand")
+        actions = parser.add_subparsers(
+            dest="action", required=True, metavar="subcommand", parser_class=SubcommandParser
+        )
         for subcommand in SUBCOMMANDS:
             examples = f"examples:\n{_indented(subcommand.examples)}" if subcommand.examples else None
             one = actions.add_parser(

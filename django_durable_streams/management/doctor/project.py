@@ -1,4 +1,4 @@
-"""The settings, the system checks, the migrations, and the cache of rate limits."""
+"""The settings, the system checks, the entry points, the migrations, and the cache of rate limits."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 from ...conf import config
 from ...models import Stream
 from ...runtime.configuration_errors import find_problem
+from ...server.entry_points import asgi_module, asgi_module_serves_streams, has_url_entry_point, views_of_urls
 from .findings import Finding, error, note, ok, warning
 
 _PREFIX = "durable_streams."
@@ -32,6 +33,27 @@ def examine_settings() -> Iterator[Finding]:
         yield make("settings", f"{message.msg} ({message.id})", message.hint or "")
     if not own:
         yield ok("settings", "The system checks have found nothing.")
+
+
+def examine_entry_points() -> Iterator[Finding]:
+    """Look for a place where the project serves streams. Where that cannot be told, there is no finding."""
+    if has_url_entry_point():
+        yield ok("entry points", "The URLs of the project serve the streams.")
+        return
+    serves = asgi_module_serves_streams()
+    if serves:
+        yield ok("entry points", f"The ASGI application in {asgi_module()} serves the streams.")
+    elif serves is False and not any(_sends_streams(view) for view in views_of_urls()):
+        yield note(
+            "entry points",
+            f"Neither the URLs of the project nor the ASGI application in {asgi_module()} serve the streams.",
+            "If clients shall read them, mount DurableStreams in asgi.py, or include django_durable_streams.urls.",
+        )
+
+
+def _sends_streams(view: object) -> bool:
+    """Return whether a view sends messages of streams in another way: as events of a page, or as answers of a chat."""
+    return hasattr(view, "event_source_settings") or hasattr(view, "chat_views")
 
 
 def examine_migrations(using: str) -> Iterator[Finding]:

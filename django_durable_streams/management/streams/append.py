@@ -19,7 +19,8 @@ from ...protocol.errors import DurableStreamsError, EmptyAppend, InvalidJSON, Pa
 from ...protocol.producers import ProducerClaim, server_claim
 from ...store.operations import Append as AppendOperation
 from ...store.operations import Appended
-from .base import Console, Options, Subcommand, content_type, counted, find_stream, input_is_terminal, path_argument
+from .base import Console, Options, Subcommand, content_type, counted, find_stream, input_is_terminal
+from .locations import path_argument
 
 READ_BYTES = 256 * 1024
 """Input that is read at once, and data of one append of raw input."""
@@ -35,7 +36,7 @@ class Append(Subcommand):
     name = "append"
     help = "append messages, or standard input"
     examples = """
-streams append chat/42 '{"text": "hello"}'                   messages follow the path, options come after them
+streams append chat/42 '{"text": "hello"}'
 tail -f app.log | streams append logs/app --create text
 streams append events < events.ndjson
 streams append events --producer import-7 < events.ndjson    repeat it after a crash: no message comes twice

@@ -12,14 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, ClassVar
-from urllib.parse import unquote, urlsplit
 
 import msgspec
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, OutputWrapper
 from django.db import router
 
-from ...links import stream_url
 from ...models import Stream
 from ...protocol import arguments, content
 from ...protocol.errors import StreamGone, StreamNotFound
@@ -28,6 +25,7 @@ from ...protocol.listings import MAX_LIMIT, ListingQuery
 from ...runtime.printable import printable
 from ...store.read import listing
 from ...store.read.listing import StreamKey
+from .locations import path_argument
 
 Options = dict[str, Any]
 
@@ -168,29 +166,6 @@ def header_argument(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise ArgumentTypeError(f"{text!r} is not a header. Write 'Name: value'.")
     return name.strip(), value.strip()
-
-
-def path_argument(text: str) -> str:
-    """Return the path that an argument means. A slash at the beginning is the root of the streams.
-
-    The URL of a stream, or its path in the URL, means the stream.
-    """
-    is_url = "://" in text
-    if not is_url and not text.startswith("/"):
-        return text
-    try:
-        root = urlsplit(stream_url("")).path
-    except ImproperlyConfigured:  # the system checks say what is wrong
-        return text.removeprefix("/")
-    url_path = urlsplit(text).path if is_url else text
-    if (is_url or root != "/") and url_path.startswith(root):
-        return unquote(url_path.removeprefix(root).partition("?")[0])
-    if is_url:
-        raise ArgumentTypeError(
-            f"{text} is a URL, and its path does not begin with {root}. Give the path below the root of the streams, "
-            "such as users/1/news."
-        )
-    return text.removeprefix("/")
 
 
 def duration(text: str) -> int:

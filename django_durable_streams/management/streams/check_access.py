@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import DisallowedHost, ImproperlyConfigured
 from django.core.management.base import CommandError
 
 from ...access.base import ACTIONS, STREAM_ACTIONS, Action
@@ -18,8 +18,10 @@ from ...conf import config
 from ...links import stream_url
 from ...protocol import arguments, headers
 from ...protocol.messages import Request
+from ...protocol.paths import is_reserved
 from ..users import find_user
-from .base import Console, Options, Subcommand, header_argument, path_argument
+from .base import Console, Options, Subcommand, header_argument
+from .locations import Location, NoStream, locate
 
 _METHODS = {
     Action.READ: "GET",
@@ -44,10 +46,12 @@ class CheckAccess(Subcommand):
 streams check-access read chat/42 --user ada
 streams check-access append chat/42                             a client without a login
 streams check-access read reports/2026 --token TOKEN            of a signed URL, or a bearer token
+streams check-access read 'https://example.org/v1/stream/reports/2026?token=...'
 streams check-access read chat/42 --header 'X-Api-Key: ...' --host example.org
 
-Each permission class answers, and one that allows the action is enough. The classes see a request that has passed
-Django's CSRF rules. Limits are not counted, and the stream need not exist. The status is 1 if the action is refused.
+The query and the host of a URL count. Each permission class answers, and one that allows the action is enough. The
+classes see a request that has passed Django's CSRF rules. Limits are not counted, and the stream need not exist. The
+status is 1 if the action is refused.
 """
     has_database = False
 
@@ -56,25 +60,25 @@ Django's CSRF rules. Limits are not counted, and the stream need not exist. The 
         parser.add_argument(
             "path",
             metavar="PATH",
-            type=path_argument,
-            help="path of a stream; for list the prefix, for subscribe the id of the subscription",
+            help="path or URL of a stream; for list the prefix, for subscribe the id of the subscription",
         )
         parser.add_argument("--user", help="name or primary key of the user (default: no login)")
         parser.add_argument("--token", help="the token of a signed URL, or a bearer token")
         parser.add_argument(
             "--header", action="append", default=[], type=header_argument, help="a header of the client"
         )
-        parser.add_argument("--host", default="localhost", help="host of the request, for classes that ask for it")
+        parser.add_argument("--host", help="host of the request, for classes that ask for it")
 
     def run(self, console: Console, options: Options) -> None:
-        action, path = Action(options["access"]), options["path"]
-        if action.value in STREAM_ACTIONS:
-            path = arguments.path(path)
-        user, note = _find_user(options["user"])
+        action, (user, note) = Action(options["access"]), _find_user(options["user"])
+        location = _locate(action, options["path"], user)
+        path = location.path
         try:
             is_unused = user.is_authenticated and not loads_users()
             caller = anonymous() if is_unused else user
-            answers = examine_access(action, caller, path, _Question(action, path, options))
+            answers = examine_access(action, caller, path, _Question(action, location, options))
+        except DisallowedHost as error:
+            raise CommandError(str(error)) from error
         except (ImproperlyConfigured, ValueError) as error:
             raise CommandError(f"The settings are invalid: {error}") from error
         refusal = settings_refusal(action, path)
@@ -117,6 +121,32 @@ def _path_note(action: Action, path: str) -> str:
     return "This is the registry: a read needs the permission to list all streams."
 
 
+def _locate(action: Action, text: str, user: User) -> Location:
+    """Return the stream, the prefix or the subscription that an argument means.
+
+    Raises:
+        CommandError: it is a URL that leads elsewhere.
+        InvalidPath, StreamNotFound: no stream can have the path.
+    """
+    try:
+        location = locate(text, user)
+    except NoStream as error:
+        raise CommandError(str(error)) from error
+    if action.value in STREAM_ACTIONS:
+        return location._replace(path=arguments.path(location.path))
+    if is_reserved(location.path):
+        raise CommandError(f"{location.path} is a control API. For list give the prefix, for subscribe the id.")
+    return location
+
+
+def _query(location: Location, token: str | None) -> str:
+    """Return the query of the URL. A token that is given besides it counts instead of that of the URL."""
+    if token is None:
+        return location.query
+    pairs = [(name, value) for name, value in parse_qsl(location.query, True) if name != PARAMETER]
+    return urlencode([*pairs, (PARAMETER, token)])
+
+
 def _find_user(name: str | None) -> tuple[User, str]:
     """Return the user with a name or primary key, and a note. None: an anonymous user.
 
@@ -138,17 +168,18 @@ def _find_user(name: str | None) -> tuple[User, str]:
 class _Question(Request):
     """The request that a client would send."""
 
-    def __init__(self, action: Action, path: str, options: Options) -> None:
-        header_list: list[tuple[bytes, bytes]] = [(b"host", options["host"].encode())]
+    def __init__(self, action: Action, location: Location, options: Options) -> None:
+        path, host = location.path, options["host"] or location.host.rpartition("@")[2] or "localhost"
+        header_list: list[tuple[bytes, bytes]] = [(b"host", host.encode())]
         token, client_headers = options["token"], [(name.lower(), value) for name, value in options["header"]]
         if token and "authorization" not in dict(client_headers):
             header_list.append((b"authorization", f"Bearer {token}".encode()))
         header_list += [(name.encode(), value.encode()) for name, value in client_headers]
         if action is Action.CLOSE:
             header_list.append((headers.STREAM_CLOSED, b"true"))
-        query = urlencode({PARAMETER: token}).encode() if token else b""
+        query = _query(location, token).encode()
         super().__init__(_METHODS[action], path, query, header_list)
-        host, _, port = options["host"].partition(":")
+        port = host.rpartition(":")[2]
         self._scope: dict[str, Any] = {
             "type": "http",
             "method": self.method,
@@ -157,7 +188,7 @@ class _Question(Request):
             "raw_path": quote(f"/{path}").encode(),
             "query_string": query,
             "headers": header_list,
-            "server": (host, int(port) if port.isdigit() else 443),
+            "server": (host.removesuffix(f":{port}"), int(port) if port.isdigit() else 443),
             "client": ("127.0.0.1", 0),
             EXEMPT: True,
         }

@@ -6,7 +6,8 @@ from argparse import ArgumentParser
 
 from ...api import stream_methods
 from ...models import Stream
-from .base import Console, Options, Subcommand, content_type, duration, moment, path_argument
+from .base import Console, Options, Subcommand, content_type, duration, moment
+from .locations import path_argument
 
 
 class Create(Subcommand):

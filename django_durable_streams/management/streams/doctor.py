@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 from ..doctor.database import examine_database
 from ..doctor.findings import Finding, Level
 from ..doctor.login import session_cookie
-from ..doctor.project import examine_migrations, examine_rate_limits, examine_settings
+from ..doctor.project import examine_entry_points, examine_migrations, examine_rate_limits, examine_settings
 from ..doctor.public_url import PublicURL, examine_url
 from ..doctor.wakeups import examine_wakeups
 from ..users import find_user
@@ -92,6 +92,7 @@ def _url(options: Options, headers: dict[str, str]) -> PublicURL | None:
 
 def _examine(url: PublicURL | None, using: str) -> Iterator[Finding]:
     yield from examine_settings()
+    yield from examine_entry_points()
     yield from examine_migrations(using)
     database = list(examine_database(using))
     yield from database

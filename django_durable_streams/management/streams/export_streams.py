@@ -6,7 +6,8 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from ...store.archive import transfer
-from .base import Console, Options, Subcommand, counted, path_argument
+from .base import Console, Options, Subcommand, counted
+from .locations import path_argument
 from .progress import progress
 
 

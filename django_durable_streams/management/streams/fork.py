@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
-from .base import Console, Options, Subcommand, find_stream, path_argument
+from .base import Console, Options, Subcommand, find_stream
 from .create import add_lifetime
+from .locations import path_argument
 
 
 class Fork(Subcommand):

@@ -8,7 +8,8 @@ from pathlib import Path
 from ...store.archive import transfer
 from ...store.archive.directory import ArchiveReader
 from ...subscriptions.archive import Restored, SubscriptionImport
-from .base import Console, Options, Subcommand, counted, path_argument
+from .base import Console, Options, Subcommand, counted
+from .locations import path_argument
 from .progress import progress
 
 

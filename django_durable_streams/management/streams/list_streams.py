@@ -12,7 +12,8 @@ import msgspec
 from ...protocol.listings import MAX_LIMIT, ListingQuery
 from ...server.listing import describe
 from ...store.read import listing
-from .base import Console, Options, Subcommand, is_pattern, path_argument, size_text, table, wildcard_hint
+from .base import Console, Options, Subcommand, is_pattern, size_text, table, wildcard_hint
+from .locations import path_argument
 
 STREAMS_PER_QUERY = 4 * MAX_LIMIT
 """With fewer, the making of the queries would be a tenth of the time."""

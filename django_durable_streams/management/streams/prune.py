@@ -29,11 +29,11 @@ from .base import (
     duration,
     is_pattern,
     note_left_out,
-    path_argument,
     wildcard_hint,
     write_some,
 )
 from .delete import STREAMS_PER_TRANSACTION
+from .locations import path_argument
 from .progress import progress
 
 

@@ -9,7 +9,8 @@ from django.db.models.functions import Coalesce
 
 from ... import clock
 from ...models import Chunk, Producer, StagedChunk, Stream, Subscription, SubscriptionLink
-from .base import Console, Options, Subcommand, path_argument, size_text, table
+from .base import Console, Options, Subcommand, size_text, table
+from .locations import path_argument
 
 
 class Stats(Subcommand):

@@ -25,8 +25,8 @@ from .base import (
     each_stream,
     is_pattern,
     note_left_out,
-    path_argument,
 )
+from .locations import path_argument
 
 
 class _DryRun(Exception):

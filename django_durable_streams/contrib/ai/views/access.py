@@ -88,8 +88,7 @@ def check_again(request: HttpRequest, user: Any, path: str, allowed: Chat | None
 def _denied(request: HttpRequest, user: Any, path: str, action: Action) -> Refused:
     """Log that the permission refuses a request, and return the error, which does not say whether there is a chat."""
     access_request = AccessRequest(DjangoRequest(request, path))
-    reason = f"AI_PERMISSION_CLASS, {type(permission()).__name__}, does not allow it."
-    log_refusal(action, path, user, access_request.address, [reason], access_request.log_fields)
+    log_refusal(action, path, user, access_request, [f"{type(permission()).__name__} (AI_PERMISSION_CLASS)"])
     return Refused(HTTPStatus.FORBIDDEN, DENIED)
 
 

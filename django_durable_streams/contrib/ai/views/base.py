@@ -268,6 +268,7 @@ class ChatViews:
                 response["Cache-Control"] = "no-store"
             return response
 
+        view.chat_views = self  # type: ignore[attr-defined]  # for those who ask where a URL leads
         return never_atomic(view)
 
 
