@@ -38,7 +38,7 @@ class Translator(ABC):
 
 
 def json_bytes(value: object) -> bytes:
-    """Return a value as JSON. Half of a surrogate pair is escaped: the next piece of a text may begin with the other."""
+    """Return a value as JSON. Half of a surrogate pair is escaped: the next piece of a text may have the other one."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
