@@ -233,6 +233,27 @@ async def test_a_malformed_request_is_a_400_that_names_the_problem(url: str, val
     assert not await Run.objects.aexists()
 
 
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("/api/chat", {"type": "data-x", "data": 1, "id": {"a": 1}}),
+        ("/api/chat", {"type": "data-x", "data": 1, "id": 5}),
+        ("/api/chat", {"type": "file", "url": "u", "filename": ["a"]}),
+        ("/api/agui", {"type": "text", "text": 5}),
+        ("/api/agui", {"type": "text"}),
+        ("/api/agui", {"type": "binary", "url": 5}),
+        ("/api/agui", {"type": "binary", "url": "u", "mimeType": {"a": 1}}),
+        ("/api/agui", {"type": "binary", "url": "u", "filename": ["a"]}),
+    ],
+)
+async def test_a_field_of_a_part_with_another_type_is_a_400(url: str, part: Any) -> None:
+    message = {"id": "u1", "role": "user", "parts": [part], "content": [part]}
+    reply = await post(await client_of("ann"), url, {"id": "c1", "threadId": "c1", "runId": "r", "messages": [message]})
+    assert reply.status_code == 400
+    assert "Expected `str`" in reply.json()["error"]
+    assert not await Run.objects.aexists()
+
+
 async def test_a_form_with_files_is_a_400() -> None:
     """The check of the CSRF token has read its body, so that nobody else can."""
     client = AsyncClient(enforce_csrf_checks=True)
