@@ -38,7 +38,7 @@ ALONE = $(BIN)/pytest tests --last-failed --last-failed-no-failures none
 SUBSCRIPTIONS := $(addprefix tests/subscriptions/,test_transactions.py $(addprefix consumers/test_,transactions.py replay.py \
 	crashes.py hostile_handlers.py task_wakes.py))
 DATABASE_TESTS := --only-database tests/runtime tests/store tests/engine tests/models $(IN_PYTHON) $(SUBSCRIPTIONS) \
-	$(addprefix tests/ai/test_,answers.py leases.py)
+	$(addprefix tests/ai/test_,answers.py leases.py stored_runs.py)
 
 # Tests start hundreds of processes: each would compile the package anew where the environment forbids to keep the result.
 unexport PYTHONDONTWRITEBYTECODE

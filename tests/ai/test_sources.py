@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 from pydantic_ai import Agent, ModelRetry
 from pydantic_ai.models.test import TestModel
 
-from django_durable_streams.contrib.ai.answers import AnswerContext, start_answer
+from django_durable_streams.contrib.ai.answers import AnswerContext, AnswerError, start_answer
 from django_durable_streams.contrib.ai.events import (
     Event,
     Failed,
@@ -117,6 +117,55 @@ async def test_the_responses_api(server: Provider) -> None:
         Usage(1, 2),
         Finish(reason="tool-calls"),
     ]
+
+
+CUT = {
+    "before the first chunk": [],
+    "in a text": [completion({"content": "Good "})],
+    "in a call": [completion(call(0, '{"x":', id="a", name="add", type="function"))],
+    "before the end": [completion({"content": "Good day"}), USAGE],
+}
+
+
+@pytest.mark.parametrize("script", CUT.values(), ids=CUT)
+async def test_an_answer_that_the_connection_cuts_off_is_not_complete(server: Provider, script: list[Any]) -> None:
+    server.script = script
+    events: list[Event] = []
+
+    async def read() -> None:
+        async with openai_client(server) as client:
+            request = client.chat.completions.create(model="m", messages=[], stream=True)
+            async for event in openai.chat_completions(request):
+                events.append(event)
+
+    with pytest.raises(AnswerError, match="cut off"):
+        await read()
+    assert not any(isinstance(event, ToolCall | Finish) for event in events)
+
+
+async def test_a_response_that_the_connection_cuts_off_is_not_complete(server: Provider) -> None:
+    place = {"item_id": "i", "output_index": 0, "content_index": 0, "sequence_number": 1}
+    server.script = [{"type": "response.output_text.delta", "delta": "Hello", "logprobs": [], **place}]
+    async with openai_client(server) as client:
+        with pytest.raises(AnswerError, match="cut off"):
+            await made(openai.responses(client.responses.create(model="m", input="Hi", stream=True)))
+
+
+async def test_a_message_that_the_connection_cuts_off_is_not_complete(server: Provider) -> None:
+    server.script = [
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
+    ]
+    async with AsyncAnthropic(base_url=server.url, api_key="test", max_retries=0) as client:
+        request = client.messages.create(model="m", max_tokens=10, messages=[], stream=True)
+        with pytest.raises(AnswerError, match="cut off"):
+            await made(anthropic.message_stream(request))
+
+
+async def test_chunks_may_lack_choices_and_pieces(server: Provider) -> None:
+    end = {**completion({}, "stop"), "choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]}
+    script = [{**completion({}), "choices": None}, completion({"content": "Hi"}), end]
+    assert await completions(server, script) == [Text("Hi"), Finish()]
 
 
 async def test_messages_of_anthropic(server: Provider) -> None:

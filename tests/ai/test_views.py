@@ -232,6 +232,27 @@ async def test_a_malformed_request_is_a_400_that_names_the_problem(url: str, val
     assert not await Run.objects.aexists()
 
 
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("/api/chat", {"type": "data-x", "data": 1, "id": {"a": 1}}),
+        ("/api/chat", {"type": "data-x", "data": 1, "id": 5}),
+        ("/api/chat", {"type": "file", "url": "u", "filename": ["a"]}),
+        ("/api/agui", {"type": "text", "text": 5}),
+        ("/api/agui", {"type": "text"}),
+        ("/api/agui", {"type": "binary", "url": 5}),
+        ("/api/agui", {"type": "binary", "url": "u", "mimeType": {"a": 1}}),
+        ("/api/agui", {"type": "binary", "url": "u", "filename": ["a"]}),
+    ],
+)
+async def test_a_field_of_a_part_with_another_type_is_a_400(url: str, part: Any) -> None:
+    message = {"id": "u1", "role": "user", "parts": [part], "content": [part]}
+    reply = await post(await client_of("ann"), url, {"id": "c1", "threadId": "c1", "runId": "r", "messages": [message]})
+    assert reply.status_code == 400
+    assert "Expected `str`" in reply.json()["error"]
+    assert not await Run.objects.aexists()
+
+
 async def test_a_form_with_files_is_a_400() -> None:
     """The check of the CSRF token has read its body, so that nobody else can."""
     client = AsyncClient(enforce_csrf_checks=True)
@@ -433,6 +454,34 @@ async def test_pages_that_resume_a_continued_message_share_its_earlier_parts(mon
     assert "First " in str(wholes[0])
     assert wholes[0] == wholes[1] == wholes[2]
     assert len(reads) == 1
+
+
+async def test_the_durable_transport_resumes_a_continued_message_with_its_earlier_parts() -> None:
+    client = await client_of("ann")
+    await chunks(await post(client, "/api/chat", body(script={"count": 1})))
+    (user, answer) = (await client.get("/api/chat/c1/messages")).json()["messages"]
+    tool = {"type": "tool-ask", "toolCallId": "t9", "state": "output-available", "input": {}, "output": "yes"}
+    messages = [
+        {"id": user["id"], "role": "user", "parts": []},
+        {"id": answer["id"], "role": "assistant", "parts": [{"type": "text", "text": "First "}, tool]},
+    ]
+    begun = await post(client, "/api/pointer", body(messages=messages, script={"count": 1, "seconds": 60}))
+    resumed = await client.get("/api/pointer/c1/stream")
+    assert (resumed.status_code, resumed["Location"]) == (200, f"{begun['Location']}/whole")
+    await client.post("/api/pointer/c1/stop")
+    run = await (await Run.objects.select_related("chat__stream").alatest("created_at")).await_end()
+    (rest, whole) = [(await client.get(url["Location"])).json() for url in (begun, resumed)]
+    assert "First " not in str(rest)  # the page that has sent the message has it
+    assert [*whole, "[DONE]"] == await chunks(await client.get(f"/api/chat/c1/stream?answer={run.pk}"))
+    assert whole[3]["delta"] == "First "
+
+
+async def test_the_durable_transport_resumes_another_message_where_it_was_begun() -> None:
+    client = await client_of("ann")
+    begun = await post(client, "/api/pointer", body(script={"count": 1, "seconds": 60}))
+    assert (await client.get("/api/pointer/c1/stream"))["Location"] == begun["Location"]
+    await client.post("/api/pointer/c1/stop")
+    await (await Run.objects.select_related("chat__stream").aget()).await_end()
 
 
 def renumbered(some: list[Any], by: int) -> list[Any]:

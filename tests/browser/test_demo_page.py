@@ -309,6 +309,17 @@ def test_the_curl_lines_do_what_the_buttons_do(visit: Visit) -> None:
     assert "204" in run("delete").splitlines()[0]
 
 
+@pytest.mark.parametrize("text", ["@/etc/hostname", "-x", "it's $(id) `id` \\n %41", "; exit 1 #", '"<b>&'])
+def test_a_curl_line_sends_any_text_as_it_is(visit: Visit, text: str) -> None:
+    page = visit().page
+    url = create(page)
+    page.locator("#append-text").fill(text)
+    page.locator("#append-newline").uncheck()
+    line = page.locator("#curl-append").inner_text()
+    subprocess.run(["bash", "-c", line], check=True, capture_output=True)
+    assert http("GET", f"{url}?offset=-1")[1].decode() == text
+
+
 def test_a_curl_line_can_be_copied(visit: Visit) -> None:
     page = visit(permissions=["clipboard-read", "clipboard-write"]).page
     create(page)

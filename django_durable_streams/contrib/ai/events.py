@@ -191,6 +191,18 @@ class _Stored(msgspec.Struct):
     event: AnyEvent
 
 
+def check_types(event: Event) -> None:
+    """Check that the fields of an event have the types that its readers expect.
+
+    Raises:
+        TypeError: one has another type. The event would be stored, and no reader could decode it.
+    """
+    try:
+        msgspec.convert({"event": encode(event)}, _Stored)
+    except msgspec.ValidationError as error:
+        raise TypeError(f"A source has yielded an invalid {type(event).__name__}: {error}") from error
+
+
 def encode_line(event: Event) -> bytes | None:
     """Return text of an answer as a line of a JSON stream, which takes a twentieth of the time of `encode` and `json`.
 

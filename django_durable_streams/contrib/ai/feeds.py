@@ -17,14 +17,12 @@ from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import msgspec
-
 from ...conf import config
 from ...models import Stream
 from ...protocol.errors import ServiceUnavailable
 from ...runtime.results import copy_of
 from ...runtime.timeouts import shared_timeouts
-from .dialects.base import REPLACED, Chunk, Translator
+from .dialects.base import REPLACED, Chunk, Translator, json_bytes
 from .events import decode, ends
 
 LINGER_SECONDS = 5.0
@@ -214,7 +212,7 @@ class Feed:
                 self.size -= len(self._chunks[self._snapshot])
                 self._chunks[self._snapshot] = b""
             self._snapshot = len(self._chunks)
-        encoded = b"" if chunk is REPLACED else msgspec.json.encode(chunk)
+        encoded = b"" if chunk is REPLACED else json_bytes(chunk)
         self._chunks.append(encoded)
         self.size += len(encoded)
 

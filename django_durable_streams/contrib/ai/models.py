@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ...api import transactions
 from ...models import Stream
-from ...models.fields import InstantField
+from ...models.fields import ExactCharField, InstantField, JSONTextField
 from .errors import NoSuchMessage, UnfinishedAnswer
 from .events import AnyEvent, decode, ends
 from .history import ChatMessage, ChatSnapshot, History, messages_of
@@ -181,14 +181,14 @@ class Run(models.Model):
         Chat, verbose_name=_("active in"), null=True, blank=True, on_delete=models.CASCADE, related_name="+"
     )
     state = models.CharField(_("state"), max_length=16, choices=State.choices, default=State.QUEUED)
-    message_id = models.CharField(_("message"), max_length=255, help_text="Id of the answer's message.")
-    turn_id = models.CharField(
+    message_id = ExactCharField(_("message"), max_length=255, help_text="Id of the answer's message.")
+    turn_id = ExactCharField(
         _("answers"), max_length=255, blank=True, default="", help_text="Id of the user's message."
     )
     start_offset = models.CharField(_("start"), max_length=64, help_text="Offset before the first event of the run.")
     owner = models.CharField(_("owner"), max_length=MAX_OWNER_LENGTH, blank=True, default="")
     source = models.CharField(_("source"), max_length=255, blank=True, default="", help_text="Dotted path.")
-    arguments = models.JSONField(_("arguments"), default=dict, blank=True)
+    arguments = JSONTextField(_("arguments"), default=dict, blank=True)
     on_lost = models.CharField(_("if its worker vanishes"), max_length=16, choices=OnLost.choices, default=OnLost.FAIL)
     stop_requested = models.BooleanField(_("stop requested"), default=False)
     holder = models.CharField(_("holder"), max_length=64, blank=True, default="")

@@ -6,6 +6,7 @@ a place says where a reader continues.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -36,6 +37,14 @@ class Translator(ABC):
             yield [] if event is None else self.translate(event)
 
 
+def json_bytes(value: object) -> bytes:
+    """Return a value as JSON. Half of a surrogate pair is escaped: the next piece of a text may have the other one."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
 def json_text(value: object) -> str:
     """Return a value as JSON text."""
-    return msgspec.json.encode(value).decode()
+    return json_bytes(value).decode()

@@ -20,7 +20,7 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from ....runtime.results import Reply, as_failure, call_in
-from ..events import FROM_SOURCES, TEXTS, AnyEvent, Event, Text
+from ..events import FROM_SOURCES, TEXTS, AnyEvent, Event, Text, check_types
 from ..history import ChatMessage
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ async def events_of(values: Values) -> AsyncGenerator[Event, None]:
     """Yield the events of a source's iterator. Texts become `Text`, and empty ones are left out.
 
     Raises:
-        TypeError: the iterator yields something else.
+        TypeError: the iterator yields something else, or an event with a field of another type.
         The error of the iterator.
     """
     iterator = values if isinstance(values, AsyncIterable) else _in_thread(values)
@@ -126,12 +126,27 @@ async def events_of(values: Values) -> AsyncGenerator[Event, None]:
             event = Text(value) if isinstance(value, str) else value
             if not isinstance(event, FROM_SOURCES):
                 raise TypeError(f"A source yields texts and events, not {type(value).__name__}.")
+            if not isinstance(event, TEXTS):
+                check_types(event)
+            elif type(event.text) is not str:
+                event = type(event)(_plain(event.text))
             if not (isinstance(event, TEXTS) and not event.text):
                 yield event
     finally:
         close = getattr(iterator, "aclose", None) or getattr(iterator, "close", None)
         if close is not None and inspect.isawaitable(closing := close()):
             await closing
+
+
+def _plain(text: object) -> str:
+    """Return a text of a subclass of `str`, such as that of a rendered template, as `str` itself.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"The text of an event is a str, not {type(text).__name__}.")
+    return str.__str__(text)
 
 
 _END = object()

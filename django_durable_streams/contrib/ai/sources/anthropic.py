@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import AnswerError
 from ..events import Event, Finish, FinishReason, Reasoning, Text, ToolCall, ToolInput, Usage
 from ..history import ChatMessage
-from .streams import opened, parsed_input
+from .streams import CUT_OFF, opened, parsed_input
 
 REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -38,11 +38,11 @@ async def message_stream(stream: Awaitable[Any] | AsyncIterable[Any]) -> AsyncGe
         stream: what `messages.create(stream=True)` of an asynchronous client returns, awaited or not.
 
     Raises:
-        AnswerError: the provider reports an error within the stream.
+        AnswerError: the provider reports an error within the stream, or the stream has ended before the message.
         The errors of the client.
     """
     calls: dict[int, tuple[str, str, list[str]]] = {}
-    reason: FinishReason = "stop"
+    reason: FinishReason | None = None
     input_tokens = 0
     async with opened(stream) as events:
         async for event in events:
@@ -67,4 +67,6 @@ async def message_stream(stream: Awaitable[Any] | AsyncIterable[Any]) -> AsyncGe
                     yield Usage(input_tokens, event.usage.output_tokens)
                 case "error":
                     raise AnswerError("The model could not complete the answer.")
+    if reason is None:
+        raise AnswerError(CUT_OFF)
     yield Finish(reason=reason)

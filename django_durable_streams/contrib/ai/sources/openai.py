@@ -9,13 +9,13 @@ Nothing is imported: the chunks are read by their attributes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Iterator
 from typing import Any
 
 from ..errors import AnswerError
 from ..events import Event, FilePart, Finish, FinishReason, Reasoning, Text, TextPart, ToolCall, ToolInput, Usage
 from ..history import ChatMessage
-from .streams import opened, parsed_input
+from .streams import CUT_OFF, opened, parsed_input
 
 REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -54,31 +54,40 @@ async def chat_completions(stream: Awaitable[Any] | AsyncIterable[Any]) -> Async
         stream: what `chat.completions.create(stream=True)` of an asynchronous client returns, awaited or not.
 
     Raises:
+        AnswerError: the stream has ended before the answer.
         The errors of the client.
     """
     calls: dict[int, _Call] = {}
-    reason: FinishReason = "stop"
+    reason: FinishReason | None = None
     async with opened(stream) as chunks:
         async for chunk in chunks:
             if getattr(chunk, "usage", None) is not None:
                 yield Usage(chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0)
-            for choice in chunk.choices[:1]:
-                delta = choice.delta
-                # Providers that speak OpenAI's protocol have either of these names for it.
-                reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
-                if isinstance(reasoning, str) and reasoning:
-                    yield Reasoning(reasoning)
-                if delta.content:
-                    yield Text(delta.content)
-                if getattr(delta, "refusal", None):
-                    yield Text(delta.refusal)
-                for piece in delta.tool_calls or ():
-                    yield calls.setdefault(piece.index, _Call()).add(piece)
+            for choice in (chunk.choices or ())[:1]:
+                if choice.delta is not None:
+                    for event in _events_of(choice.delta, calls):
+                        yield event
                 if choice.finish_reason is not None:
                     reason = REASONS.get(choice.finish_reason, "other")
+    if reason is None:
+        raise AnswerError(CUT_OFF)
     for call in calls.values():
         yield call.whole()
     yield Finish(reason=reason)
+
+
+def _events_of(delta: Any, calls: dict[int, _Call]) -> Iterator[Event]:
+    """Yield the events of a chunk of chat completions. Some providers leave fields out that OpenAI sends."""
+    # Providers that speak OpenAI's protocol have either of these names for it.
+    reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+    if isinstance(reasoning, str) and reasoning:
+        yield Reasoning(reasoning)
+    if delta.content:
+        yield Text(delta.content)
+    if getattr(delta, "refusal", None):
+        yield Text(delta.refusal)
+    for piece in delta.tool_calls or ():
+        yield calls.setdefault(piece.index, _Call()).add(piece)
 
 
 class _Call:
@@ -107,11 +116,12 @@ async def responses(stream: Awaitable[Any] | AsyncIterable[Any]) -> AsyncGenerat
         stream: what `responses.create(stream=True)` of an asynchronous client returns, awaited or not.
 
     Raises:
-        AnswerError: the provider reports that the response has failed.
+        AnswerError: the provider reports that the response has failed, or the stream has ended before the response.
         The errors of the client.
     """
     calls: dict[str, _Call] = {}
     reason: FinishReason = "stop"
+    is_complete = False
     async with opened(stream) as events:
         async for event in events:
             match event.type:
@@ -130,6 +140,7 @@ async def responses(stream: Awaitable[Any] | AsyncIterable[Any]) -> AsyncGenerat
                     reason = "tool-calls"
                     yield ToolCall(event.item.call_id, event.item.name, parsed_input(event.item.arguments))
                 case "response.completed" | "response.incomplete":
+                    is_complete = True
                     if event.response.usage is not None:
                         yield Usage(event.response.usage.input_tokens, event.response.usage.output_tokens)
                     details = event.response.incomplete_details
@@ -137,4 +148,6 @@ async def responses(stream: Awaitable[Any] | AsyncIterable[Any]) -> AsyncGenerat
                         reason = REASONS.get(details.reason or "", "other")
                 case "response.failed" | "error":
                     raise AnswerError("The model could not complete the answer.")
+    if not is_complete:
+        raise AnswerError(CUT_OFF)
     yield Finish(reason=reason)

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+CUT_OFF = "The model's answer was cut off."
+"""The error of an answer whose stream has ended without the provider's sign of the end, as after a lost connection."""
+
 
 @asynccontextmanager
 async def opened(stream: Any) -> AsyncIterator[Any]:

@@ -156,10 +156,11 @@ def _part(value: dict[str, Any]) -> Part | None:
             )
         if kind == "dynamic-tool" or kind.startswith("tool-"):
             return _tool_part(kind, value)
+        if kind.startswith("data-") and len(kind) > len("data-"):
+            id = msgspec.convert(value.get("id") or "", str)
+            return DataPart(kind.removeprefix("data-"), _checked(value.get("data")), id)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"A part of type {kind!r} is invalid: {error}.") from error
-    if kind.startswith("data-") and len(kind) > len("data-"):
-        return DataPart(kind.removeprefix("data-"), _checked(value.get("data")), str(value.get("id") or ""))
     return None
 
 
@@ -208,9 +209,15 @@ def _checked(value: Any, most: int = MAX_NESTING, name: str = "A part of a messa
 def _content(item: object) -> Part | None:
     if not isinstance(item, dict):
         raise InvalidRequest("A part of a message's content is no object.")
-    if item.get("type") == "text" and isinstance(item.get("text"), str):
-        return TextPart(item["text"])
-    url = item.get("url")
-    if isinstance(url, str):
-        return FilePart(url, str(item.get("mimeType") or ""), str(item.get("filename") or ""))
+    try:
+        if item.get("type") == "text":
+            return TextPart(msgspec.convert(item.get("text"), str))
+        if item.get("url") is not None:
+            return FilePart(
+                msgspec.convert(item["url"], str),
+                msgspec.convert(item.get("mimeType") or "", str),
+                msgspec.convert(item.get("filename") or "", str),
+            )
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"A part of a message's content is invalid: {error}.") from error
     return None

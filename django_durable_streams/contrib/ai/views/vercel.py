@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Hashable
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
@@ -14,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from ....engine.live_reader_limit import LiveReaderSlot
 from ..dialects.vercel import DONE, HEADER, VERSION, VercelTranslator, ui_part
 from ..events import Start
+from ..feeds import FeedSource
 from ..history import ChatMessage, History
 from ..models import Run, committed_events
 from .base import ChatViews, chunk_events, event_stream, live_reader_slot, run_source
@@ -35,7 +37,7 @@ class VercelChat(ChatViews):
             run, chat_id = await self.begin_vercel(request)
             route = quote(request.path.rpartition("/")[2])
             place = f"./{route}/{quote(chat_id, safe='')}/stream?answer={run.pk}"
-            place += f"&{CONTINUES}" if _is_continued(run) else ""  # the client has the earlier parts
+            place += f"&{CONTINUES}" if is_continued(run) else ""  # the client has the earlier parts
             return self.response(request, run, slot, place)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
@@ -51,7 +53,7 @@ class VercelChat(ChatViews):
         with live_reader_slot() as slot:
             if request.GET.get("part") == "run":
                 return self.response(request, run, slot, f"./stream?answer={run.pk}&{CONTINUES}")
-            return self.response(request, run, slot, f"./stream?answer={run.pk}", is_whole=_is_continued(run))
+            return self.response(request, run, slot, f"./stream?answer={run.pk}", is_whole=is_continued(run))
 
     async def _answer(self, request: HttpRequest, chat_id: str, run_id: str) -> Run:
         try:
@@ -83,15 +85,20 @@ class VercelChat(ChatViews):
             place: the URL of the same events, relative to that of the request. A proxy may have cut a prefix off.
             is_whole: whether the parts that the message had before the run come first.
         """
-        translator = partial(_translator_of_whole, run) if is_whole else VercelTranslator
-        events = chunk_events((run.pk, "vercel", is_whole), run_source(run, translator), DONE)
+        events = chunk_events(*answer_feed(run, is_whole=is_whole), DONE)
         headers = {HEADER: VERSION, "Content-Location": place}
         return event_stream(request, events, slot, **headers, Access_Control_Expose_Headers="Content-Location")
 
 
-def _is_continued(run: Run) -> bool:
+def is_continued(run: Run) -> bool:
     """Return whether a run goes on with the message that it answers, as one with results of tools of the page."""
-    return run.turn_id == run.message_id
+    return bool(run.turn_id == run.message_id)
+
+
+def answer_feed(run: Run, *, is_whole: bool) -> tuple[Hashable, FeedSource]:
+    """Return the key and the source of the feed of a run. See `VercelChat.response` for `is_whole`."""
+    translator = partial(_translator_of_whole, run) if is_whole else VercelTranslator
+    return (run.pk, "vercel", is_whole), run_source(run, translator)
 
 
 async def _translator_of_whole(run: Run) -> VercelTranslator:

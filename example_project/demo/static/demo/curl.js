@@ -16,7 +16,8 @@ export function curl(url, { flags = "-i", method, headers = {}, body } = {}) {
   return [
     ["curl", flags, ...(method ? [`-X ${method}`] : [])].join(" "),
     ...Object.entries(headers).map(([name, value]) => `-H ${quote(`${name}: ${value}`)}`),
-    ...(body === undefined ? [] : [`--data-binary ${quote(body)}`]),
+    // Not --data-binary, for which a text that begins with @ is the name of a file.
+    ...(body === undefined ? [] : [`--data-raw ${quote(body)}`]),
     quote(url),
   ];
 }
