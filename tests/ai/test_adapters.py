@@ -1,17 +1,14 @@
-"""The adapters of pydantic-ai as sources: the real package, and a local server that speaks OpenAI's HTTP."""
+"""The adapters of pydantic-ai as sources: the real package, and a local server that speaks OpenAI's HTTP.
+
+Tests import the package, which takes seconds. Processes that only collect this module do without.
+"""
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ag_ui.core import CustomEvent, StateSnapshotEvent
-from pydantic_ai import Agent, ModelRetry, ToolReturn
-from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.providers.openai import OpenAIProvider
-from pydantic_ai.ui.ag_ui import AGUIAdapter
-from pydantic_ai.ui.vercel_ai import VercelAIAdapter
-from pydantic_ai.ui.vercel_ai.response_types import AbortChunk, DataChunk, FileChunk
 
 from django_durable_streams.contrib.ai.answers import AnswerError, Chat, start_answer
 from django_durable_streams.contrib.ai.dialects.agui import AGUITranslator
@@ -32,19 +29,32 @@ from django_durable_streams.contrib.ai.sources.pydantic_ai import AgentFailed, a
 from tests.ai.provider import Provider
 from tests.ai.test_sources import call, completion
 
+if TYPE_CHECKING:
+    from pydantic_ai import Agent
+    from pydantic_ai.ui.ag_ui import AGUIAdapter
+    from pydantic_ai.ui.vercel_ai import VercelAIAdapter
 
-def agent_of(server: Provider) -> Agent[None, str]:
+
+def agent_of(server: Provider) -> "Agent[None, str]":
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
     client = OpenAIProvider(base_url=f"{server.url}/v1", api_key="test")
     return Agent(OpenAIChatModel("m", provider=client), retries=0)
 
 
-def vercel(agent: Agent[None, str], text: str = "Hi", **options: Any) -> VercelAIAdapter[Any, Any]:
+def vercel(agent: "Agent[None, str]", text: str = "Hi", **options: Any) -> "VercelAIAdapter[Any, Any]":
+    from pydantic_ai.ui.vercel_ai import VercelAIAdapter
+
     message = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": text}]}
     body = {"id": "c1", "trigger": "submit-message", "messages": [message]}
     return VercelAIAdapter(agent, run_input=VercelAIAdapter.build_run_input(json.dumps(body).encode()), **options)
 
 
-def agui(agent: Agent[None, str], text: str = "Hi") -> AGUIAdapter[Any, Any]:
+def agui(agent: "Agent[None, str]", text: str = "Hi") -> "AGUIAdapter[Any, Any]":
+    from pydantic_ai.ui.ag_ui import AGUIAdapter
+
     body: dict[str, Any] = {"threadId": "c1", "runId": "r1", "state": {}, "tools": [], "context": []}
     body |= {"forwardedProps": {}, "messages": [{"id": "u1", "role": "user", "content": text}]}
     return AGUIAdapter(agent, run_input=AGUIAdapter.build_run_input(json.dumps(body).encode()))
@@ -77,6 +87,9 @@ async def test_the_adapter_for_ag_ui_asks_the_model_and_its_words_are_events(ser
 
 @pytest.mark.parametrize("adapter", [vercel, agui])
 async def test_calls_of_tools_come_with_their_results_and_data(server: Provider, adapter: Any) -> None:
+    from pydantic_ai import ToolReturn
+    from pydantic_ai.ui.vercel_ai.response_types import DataChunk
+
     agent = agent_of(server)
     metadata: Any = DataChunk(type="data-sum", id="s", data={"is": 3})
     if adapter is agui:
@@ -116,6 +129,8 @@ async def test_calls_of_tools_come_with_their_results_and_data(server: Provider,
 
 
 async def test_a_tool_that_refuses_its_arguments_is_an_error_of_the_call(server: Provider) -> None:
+    from pydantic_ai import ModelRetry
+
     agent = agent_of(server)
 
     @agent.tool_plain(retries=1)
@@ -141,6 +156,8 @@ async def test_a_model_that_refuses_fails_the_source(server: Provider, adapter: 
 
 
 async def test_chunks_without_an_event_of_their_own_are_data() -> None:
+    from pydantic_ai.ui.vercel_ai.response_types import AbortChunk, FileChunk
+
     async def chunks() -> AsyncIterator[Any]:
         yield FileChunk(url="data:,a", media_type="text/plain")
         yield AbortChunk(reason="The agent run timed out.")

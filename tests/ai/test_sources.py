@@ -1,15 +1,14 @@
-"""Sources of the real packages, against a local server that speaks the providers' HTTP."""
+"""Sources of the real packages, against a local server that speaks the providers' HTTP.
+
+Tests import the packages, which takes seconds. Processes that only collect this module do without.
+"""
 
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from anthropic import AsyncAnthropic
-from openai import AsyncOpenAI
-from pydantic_ai import Agent, ModelRetry
-from pydantic_ai.models.test import TestModel
 
 from django_durable_streams.contrib.ai.answers import AnswerContext, AnswerError, start_answer
 from django_durable_streams.contrib.ai.events import (
@@ -31,6 +30,9 @@ from django_durable_streams.contrib.ai.history import messages_of
 from django_durable_streams.contrib.ai.sources import anthropic, events_of, openai, pydantic_ai
 from tests.ai.provider import Provider
 
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
 
 def completion(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
     choice = {"index": 0, "delta": delta, "finish_reason": reason}
@@ -49,7 +51,9 @@ async def made(events: Any) -> list[Event]:
     return [event async for event in events_of(events)]
 
 
-def openai_client(server: Provider) -> AsyncOpenAI:
+def openai_client(server: Provider) -> "AsyncOpenAI":
+    from openai import AsyncOpenAI
+
     return AsyncOpenAI(base_url=f"{server.url}/v1", api_key="test", max_retries=0)
 
 
@@ -169,6 +173,8 @@ async def test_chunks_may_lack_choices_and_pieces(server: Provider) -> None:
 
 
 async def test_messages_of_anthropic(server: Provider) -> None:
+    from anthropic import AsyncAnthropic
+
     message: dict[str, Any] = {
         "id": "m",
         "type": "message",
@@ -302,6 +308,9 @@ def test_messages_for_models_have_texts_and_images() -> None:
 
 
 async def test_an_agent_of_pydantic_ai_calls_its_tools() -> None:
+    from pydantic_ai import Agent
+    from pydantic_ai.models.test import TestModel
+
     agent = Agent(TestModel(call_tools=["add"], custom_output_text="It is two."))
 
     @agent.tool_plain
@@ -319,6 +328,9 @@ async def test_an_agent_of_pydantic_ai_calls_its_tools() -> None:
 
 
 async def test_a_tool_that_fails_says_so() -> None:
+    from pydantic_ai import Agent, ModelRetry
+    from pydantic_ai.models.test import TestModel
+
     agent = Agent(TestModel(call_tools=["fail"]), retries=1)
     calls = 0
 
