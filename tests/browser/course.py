@@ -1,10 +1,9 @@
 """A course that pages with recipes run: restarts of the server, cuts of the network, the end, and refusals."""
 
+import itertools
 import time
 from typing import Any, ClassVar, NamedTuple, Protocol
 from urllib.parse import urlencode
-
-import pytest
 
 from tests.browser.network import Network
 from tests.browser.recipe_pages import numbers, wait_for
@@ -140,32 +139,20 @@ def status_of(page: BrowserPage, path: str) -> int:
 
 
 class RecipeTests:
-    """The tests of all recipes in one browser. Their module has the fixtures `server` and `readers`."""
+    """The test of all recipes in one browser. Its module has the fixtures `server` and `readers`.
+
+    One test, because a course takes a minute: a run in several processes would repeat it in each.
+    """
 
     retry_seconds: ClassVar[float]
     """The time after which the browser's `EventSource` asks again."""
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def course(cls, readers: list[Reader], server: Server) -> Course:
-        return run_course(readers, server, cls.retry_seconds)
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def requests_of_refused(cls, course: Course, readers: list[Reader], server: Server) -> dict[tuple[str, int], int]:
-        return count_refused_requests(readers, server, cls.retry_seconds)
-
-    @pytest.mark.parametrize("recipe", RECIPES)
-    def test_each_message_is_shown_once_and_in_order(self, course: Course, recipe: str) -> None:
-        assert course.numbers[recipe] == list(range(course.written))
-
-    @pytest.mark.parametrize("recipe", RECIPES)
-    def test_nothing_is_asked_for_after_the_end(self, course: Course, recipe: str) -> None:
-        assert course.requests_after_close[recipe] == requests_after_close(recipe)
-
-    @pytest.mark.parametrize("status", sorted(REFUSED))
-    @pytest.mark.parametrize("recipe", RECIPES)
-    def test_a_refusal_is_final(
-        self, requests_of_refused: dict[tuple[str, int], int], recipe: str, status: int
+    def test_each_message_is_shown_once_and_in_order_and_ends_and_refusals_are_final(
+        self, readers: list[Reader], server: Server
     ) -> None:
-        assert 1 <= requests_of_refused[recipe, status] <= 2
+        course = run_course(readers, server, self.retry_seconds)
+        assert course.numbers == {recipe: list(range(course.written)) for recipe in RECIPES}
+        assert course.requests_after_close == {recipe: requests_after_close(recipe) for recipe in RECIPES}
+        refused = count_refused_requests(readers, server, self.retry_seconds)
+        assert refused.keys() == set(itertools.product(RECIPES, REFUSED))
+        assert {asked: count for asked, count in refused.items() if not 1 <= count <= 2} == {}

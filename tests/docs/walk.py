@@ -13,6 +13,7 @@ import http.client
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from uvicorn import Config as UvicornConfig
 
+from tests import preloaded
 from tests.docs import tour
 from tests.docs.pages import ROOT, Block, blocks
 from tests.servers import HOST, free_port
@@ -34,6 +36,9 @@ COMMAND_SECONDS = 60.0
 
 # `# path`, `{# path #}` or `/* path */`, and where in the file.
 _FILE = re.compile(r"(?:#|\{#|/\*) ([\w./]+)(?:, (at the end))?(?: #\}| \*/)?")
+# What a shell acts upon.
+_OPERATOR = re.compile(r"[();<>|&]*")
+_EXPANDED = re.compile(r"[$`*~]")
 # The tests run in an environment that has all packages already.
 _INSTALLS = ("python -m venv ", ". env/bin/activate", "pip install ")
 
@@ -48,6 +53,18 @@ def environment() -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     ours = ("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "PYTHONPATH")
     return {**{name: value for name, value in os.environ.items() if name not in ours}, "PATH": path}
+
+
+def words_of_python(command: str) -> list[str]:
+    """Return the arguments of a command that is nothing but a call of Python. Other commands need a shell.
+
+    Such a call can begin with its imports done: see `tests.preloaded`.
+    """
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words = list(lexer)
+    needs_shell = shlex.split(command) != words or any(_OPERATOR.fullmatch(word) for word in words)
+    return [] if needs_shell or words[0] != "python" or _EXPANDED.search(command) else words[1:]
 
 
 class Walk:
@@ -83,18 +100,23 @@ class Walk:
 
     def run(self, command: str) -> str:
         """Run a command of a shell, and return what it has printed."""
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}"
-        return done.stdout
+        if words := words_of_python(command):
+            done = preloaded.run(
+                [sys.executable, *words], cwd=self.folder, env=self.environment, timeout=COMMAND_SECONDS
+            )
+        else:
+            done = subprocess.run(
+                ["bash", "-c", command],
+                cwd=self.folder,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_SECONDS,
+                check=False,
+            )
+        printed = done.stdout + done.stderr
+        assert done.returncode == 0, f"{command}\n{printed}"
+        return printed
 
     def _write(self, block: Block) -> None:
         first, _, text = block.text.partition("\n")
@@ -127,12 +149,8 @@ class Walk:
             del arguments[first : first + 2]
         log = self.log
         with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, *arguments[1:]],
-                cwd=self.folder,
-                env=self.environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+            process = preloaded.start(
+                [sys.executable, *arguments[1:]], cwd=self.folder, env=self.environment, output=output.fileno()
             )
         try:
             deadline = time.monotonic() + START_SECONDS
