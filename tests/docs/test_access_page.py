@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.test import override_settings
+from django.urls import include, path
 
 from django_durable_streams import permissions
 from django_durable_streams.access import guard, model_permissions, refusals, signed
@@ -47,7 +48,7 @@ def test_every_option_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("block", SETTINGS, ids=str)
 def test_the_settings_that_are_shown_can_be_used(block: Block) -> None:
-    scope: dict[str, Any] = {}
+    scope: dict[str, Any] = {"path": path, "include": include}  # one block is of settings.py and urls.py
     exec(block.text, scope)
     with override_settings(DURABLE_STREAMS=scope["DURABLE_STREAMS"]):
         assert check_settings(None) == []
