@@ -179,7 +179,7 @@ class _Question(Request):
             header_list.append((headers.STREAM_CLOSED, b"true"))
         query = _query(location, token).encode()
         super().__init__(_METHODS[action], path, query, header_list)
-        port = host.rpartition(":")[2]
+        name, _, port = host.rpartition(":")
         self._scope: dict[str, Any] = {
             "type": "http",
             "method": self.method,
@@ -188,7 +188,7 @@ class _Question(Request):
             "raw_path": quote(f"/{path}").encode(),
             "query_string": query,
             "headers": header_list,
-            "server": (host.removesuffix(f":{port}"), int(port) if port.isdigit() else 443),
+            "server": (name, int(port)) if port.isdigit() else (host, 443),
             "client": ("127.0.0.1", 0),
             EXEMPT: True,
         }
