@@ -22,8 +22,8 @@ _OTHER_BYTES = 64 * 1024
 """Room for all but the data and its ends in a statement that inserts chunks."""
 
 _SHORT_BYTES = 256 * 1024
-"""Data that fits into a statement of 1 MiB, whatever its bytes are. For more, MySQL and MariaDB are asked what they take,
-which is a round trip."""
+"""Data that fits into a statement of 1 MiB, whatever its bytes are. For more, MySQL and MariaDB are asked what they
+take, which is a round trip."""
 
 
 class ChunkStatements(BaseStatements):
