@@ -25,7 +25,7 @@ class CommitUncertain(Exception):
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raise the database's error in place of CommitUncertain, for code that tries nothing again after either."""
+    """Raise the database's error in place of CommitUncertain, for code that never tries again after a lost connection."""
     try:
         yield
     except CommitUncertain as error:
