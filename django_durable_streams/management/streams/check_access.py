@@ -67,7 +67,7 @@ status is 1 if the action is refused.
         parser.add_argument(
             "--header", action="append", default=[], type=header_argument, help="a header of the client"
         )
-        parser.add_argument("--host", help="host of the request, for classes that ask for it")
+        parser.add_argument("--host", help="host of the request (default: that of the URL, or localhost)")
 
     def run(self, console: Console, options: Options) -> None:
         action, (user, note) = Action(options["access"]), _find_user(options["user"])
