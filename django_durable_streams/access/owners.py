@@ -46,7 +46,10 @@ class Owner(Permission):
         return f"Patterns for {user} to {action.value}: {patterns or 'none'}."
 
     def may_allow(self, action: Action, first: str) -> bool:
-        """Return whether some user may do the action on a path whose first segment is `first`, as far as that tells."""
+        """Return whether a pattern may allow the action on a path that begins with the segment `first`.
+
+        Only the first segment of each pattern is compared.
+        """
         segments = (one.text.partition("/")[0] for one in self._patterns[action.value])
         return any(segment == first or not {"*", "{"}.isdisjoint(segment) for segment in segments)
 

@@ -101,12 +101,12 @@ class JSONTextField(_Field):
         return None if value is None else json.loads(value)
 
     def to_python(self, value: Any) -> Any:
-        """Return the value of the text of a form or a fixture.
+        """Return the value of the text of a form or a fixture. Other values are what they are.
 
         Raises:
             ValidationError: the text is no JSON.
         """
-        return forms.JSONField().to_python(value)
+        return forms.JSONField().to_python(value) if isinstance(value, str) else value
 
     def get_prep_value(self, value: Any) -> Any:
         """Return the text to store."""

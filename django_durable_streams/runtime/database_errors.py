@@ -29,10 +29,14 @@ def drop_frames(error: BaseException) -> None:
 
     A frame of Django's refers to the error in turn, so they would stay until the garbage collector finds them.
     """
-    one: BaseException | None = error
-    while one is not None:
-        one.__traceback__ = None
-        one = one.__cause__ or one.__context__
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()  # a cause may refer to the error that it has caused
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            waiting += [one.__cause__, one.__context__]
 
 
 def diagnose(error: BaseException | None) -> FailureKind:

@@ -78,4 +78,5 @@ def asgi_module_serves_streams() -> bool | None:
         return True
     # Another module may make the application. Without one, nothing has imported its class.
     server = sys.modules.get(f"{PACKAGE}.server.asgi")
-    return server is not None and any(isinstance(thing, server.DurableStreams) for thing in gc.get_objects())
+    # Not isinstance, which evaluates lazy objects of the project, and fails with a dead weak reference.
+    return server is not None and any(issubclass(type(thing), server.DurableStreams) for thing in gc.get_objects())

@@ -156,6 +156,8 @@ async def test_a_response_that_the_connection_cuts_off_is_not_complete(server: P
 
 
 async def test_a_message_that_the_connection_cuts_off_is_not_complete(server: Provider) -> None:
+    from anthropic import AsyncAnthropic
+
     server.script = [
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},

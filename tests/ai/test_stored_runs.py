@@ -63,3 +63,11 @@ async def test_a_fixture_has_the_arguments_of_a_run(value: Any) -> None:
     (loaded,) = deserialize("json", serialize("json", [run]))
     copy: Any = loaded.object
     assert repr(copy.arguments) == repr({"value": value})
+
+
+@pytest.mark.parametrize("value", [{}, [], {"a": 1}, 0, None, {"": ""}], ids=repr)
+def test_a_value_that_is_no_text_stays_as_it_is(value: Any) -> None:
+    """A fixture that was written by hand has it as JSON, and a form that was filled by a program as an object."""
+    (loaded,) = deserialize("python", [{"model": "durable_streams_ai.run", "fields": {"arguments": value}}])
+    copy: Any = loaded.object
+    assert copy.arguments == value

@@ -17,6 +17,10 @@ ANSWER = "I look it up." + "".join(f" word{number}" for number in range(30))
 SHOWN = "[...document.querySelectorAll('#messages li')].map(item => [item.className, item.textContent])"
 FAILURE = "The model is not available."
 STREAM = "document.querySelector('script[type=module]').textContent.match(/follow\\(\"([^\"]+)/)[1]"
+SLOW_BODIES = """
+const mayGoOn = new Promise(done => window.goOn = done), {json} = Response.prototype;
+Response.prototype.json = async function () { const value = await json.call(this); await mayGoOn; return value; };
+"""
 MAX_LINES = 120
 
 
@@ -134,6 +138,18 @@ def test_a_message_does_not_hide_that_the_chat_cannot_be_read(page: Page) -> Non
     with page.expect_response("**/api/chat"):
         say(page, "Again?")
     assert page.get_by_text("The chat cannot be read (403).").is_visible()
+
+
+def test_a_message_that_is_sent_before_the_chat_is_shown_comes_once(page: Page) -> None:
+    say(page, "What?")
+    wait_for(page, ("user", "What?"), ("assistant", ANSWER))
+    page.add_init_script(SLOW_BODIES)
+    page.reload()
+    with page.expect_response("**/api/chat"):
+        say(page, "Again?")
+    wait_for_word(page, "word2")
+    page.evaluate("goOn()")
+    wait_for(page, ("user", "What?"), ("assistant", ANSWER), ("user", "Again?"), ("assistant", ANSWER))
 
 
 def test_a_chat_of_another_user_says_that_it_cannot_be_read(page: Page) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -44,24 +45,32 @@ async def test_an_operation_that_cannot_be_stored_fails_alone(engine: Engine, po
     assert (await content_of(engine, "a"), await content_of(engine, "b")) == (b"12", b"3")
 
 
-@pytest.fixture
-def deadly(transactional_db: None) -> Iterator[None]:
-    """A database in which the commit of a chunk `die` ends the connection. Sequences keep what is rolled back."""
+@contextmanager
+def failing_commits(length: int, failure: str) -> Iterator[None]:
+    """Have the commits of chunks with this length fail. A sequence counts them, for it keeps what is rolled back."""
+    table = Chunk._meta.db_table
     with connection.cursor() as cursor:
         cursor.execute("CREATE SEQUENCE deaths")
         cursor.execute(
-            "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            "PERFORM nextval('deaths'); PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$"
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"PERFORM nextval('deaths'); {failure}; RETURN NULL; END $$"
         )
         cursor.execute(
-            f"CREATE CONSTRAINT TRIGGER die AFTER INSERT ON {Chunk._meta.db_table} DEFERRABLE INITIALLY DEFERRED "
-            "FOR EACH ROW WHEN (NEW.data = 'die') EXECUTE FUNCTION die()"
+            f"CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED "
+            f"FOR EACH ROW WHEN (length(NEW.data) = {length}) EXECUTE FUNCTION fail()"
         )
     yield
     with connection.cursor() as cursor:
-        cursor.execute(f"DROP TRIGGER die ON {Chunk._meta.db_table}")
-        cursor.execute("DROP FUNCTION die")
+        cursor.execute(f"DROP TRIGGER fail ON {table}")
+        cursor.execute("DROP FUNCTION fail")
         cursor.execute("DROP SEQUENCE deaths")
+
+
+@pytest.fixture
+def deadly(transactional_db: None) -> Iterator[None]:
+    """A database in which the commit of a chunk of three bytes ends the connection."""
+    with failing_commits(3, "PERFORM pg_terminate_backend(pg_backend_pid())"):
+        yield
 
 
 @on_postgresql
@@ -78,21 +87,8 @@ async def test_a_commit_during_which_the_connection_is_lost_is_not_tried_again(d
 @pytest.fixture
 def doubtful(transactional_db: None) -> Iterator[None]:
     """A database in which the commit of a chunk fails with the SQLSTATE that it has, over a connection that stays."""
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE SEQUENCE deaths")
-        cursor.execute(
-            "CREATE FUNCTION doubt() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            "PERFORM nextval('deaths'); RAISE 'lost' USING ERRCODE = convert_from(NEW.data, 'UTF8'); END $$"
-        )
-        cursor.execute(
-            f"CREATE CONSTRAINT TRIGGER doubt AFTER INSERT ON {Chunk._meta.db_table} DEFERRABLE INITIALLY DEFERRED "
-            "FOR EACH ROW WHEN (length(NEW.data) = 5) EXECUTE FUNCTION doubt()"
-        )
-    yield
-    with connection.cursor() as cursor:
-        cursor.execute(f"DROP TRIGGER doubt ON {Chunk._meta.db_table}")
-        cursor.execute("DROP FUNCTION doubt")
-        cursor.execute("DROP SEQUENCE deaths")
+    with failing_commits(5, "RAISE 'lost' USING ERRCODE = convert_from(NEW.data, 'UTF8')"):
+        yield
 
 
 @on_postgresql

@@ -3,18 +3,16 @@
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
-from django.db import OperationalError, connection
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import connection
 
 from django_durable_streams.engine import Engine, engine_for, lock_waits
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.store.operations import Append, Create
-from django_durable_streams.store.sql import pipeline
 from tests.engine.held import Holder, holder
+from tests.store.lost_commits import lose_commits
 
 TEXT = "text/plain"
 
@@ -37,19 +35,8 @@ def other() -> Iterator[Holder]:
 Patch = pytest.MonkeyPatch
 
 
-def lose_commits(other: Holder, patch: Patch) -> str | None:
-    exchange = pipeline._exchange
-
-    def lost(driver: Any, sent: Sequence[pipeline.Statement]) -> list[Any]:
-        if sent[-1].sql == b"COMMIT":
-            driver.close()
-        return exchange(driver, sent)
-
-    def refuse(wrapper: Any) -> None:
-        raise OperationalError(2013, "Lost connection to server during query")
-
-    patch.setattr(pipeline, "_exchange", lost)
-    patch.setattr(BaseDatabaseWrapper, "_commit", refuse)
+def lose_the_commit(other: Holder, patch: Patch) -> str | None:
+    lose_commits(patch)
     return None
 
 
@@ -63,7 +50,7 @@ def poison(other: Holder, patch: Patch) -> str | None:
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="no connection to a file is lost, and no row is held")
-@pytest.mark.parametrize("fail", [lose_commits, hold_the_row, poison])
+@pytest.mark.parametrize("fail", [lose_the_commit, hold_the_row, poison])
 async def test_a_body_is_free_when_its_operation_has_failed(
     engine: Engine, other: Holder, fail: Callable[[Holder, Patch], str | None]
 ) -> None:

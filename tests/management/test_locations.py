@@ -1,6 +1,6 @@
 """URLs that people paste into `manage.py streams`: they mean the stream, or say what they lead to."""
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 import pytest
@@ -118,6 +118,32 @@ def test_a_class_of_the_project_sees_the_query_and_the_host(url: str, is_allowed
         assert not examined("read", url, "--host", "tea.example.org")["allowed"]
         with pytest.raises(CommandError, match="ALLOWED_HOSTS"):
             streams("check-access", "read", url, "--host", "other.example.org")
+
+
+class AtServer(Permission):
+    """Notes at which server a request arrives, and allows it."""
+
+    seen: ClassVar[list[tuple[str, str]]] = []
+
+    def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        self.seen.append((request.http_request.META["SERVER_NAME"], request.http_request.META["SERVER_PORT"]))
+        return True
+
+
+@pytest.mark.parametrize(
+    ("host", "server"),
+    [
+        ("tea.example.org", ("tea.example.org", "443")),
+        ("tea.example.org:8443", ("tea.example.org", "8443")),
+        ("[::1]", ("[::1]", "443")),
+        ("[::1]:8000", ("[::1]", "8000")),
+    ],
+)
+def test_a_class_of_the_project_sees_the_server_of_the_url(host: str, server: tuple[str, str]) -> None:
+    AtServer.seen.clear()
+    with override_streams(PERMISSION_CLASSES=f"{__name__}.AtServer"), override_settings(ALLOWED_HOSTS=["*"]):
+        assert examined("read", f"https://{host}/streams/a")["allowed"]
+    assert AtServer.seen == [server]
 
 
 # --- URLs that lead elsewhere

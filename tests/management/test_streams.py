@@ -312,6 +312,14 @@ def test_paths_may_follow_an_option_and_messages_may_look_like_one() -> None:
             streams(*wrong)
 
 
+@pytest.mark.parametrize("message", ["--name=Ada Lovelace", "-x=a b", "--x=a\nb c", "-1=2 3", "-q a", "-- a"])
+def test_a_message_like_an_option_with_a_value_keeps_its_place(message: str) -> None:
+    streams("create", "a", "--type", "text")
+    streams("append", "a", "1", message, "2", "--producer", "p")
+    assert "".join(text_of("a")) == f"1{message}2"
+    assert not Stream.objects.exclude(path="a").exists()
+
+
 def test_messages_of_the_command_line_are_appended_and_the_stream_is_closed() -> None:
     (row,) = rows("append", "a", "x", "y", "--create", "text", "--close")
     stream = Stream.objects.get(path="a")

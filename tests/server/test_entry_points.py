@@ -33,6 +33,21 @@ urlpatterns = [path("nested/", include([path("events/<path:path>", EventView.as_
 MOUNTED = f"{DJANGO}from django_durable_streams.server.asgi import DurableStreams\n\nstreams = DurableStreams()\n"
 ROUTED = f"{DJANGO}from shop.routing import routed\n\napplication = routed\n"
 ROUTING = "from django_durable_streams.server.asgi import DurableStreams\n\nrouted = DurableStreams()\n"
+# Objects that do more than say their class when they are asked for it.
+HOSTILE = f"""{DJANGO}
+import weakref
+
+import django_durable_streams.server.asgi as served
+from django.utils.functional import SimpleLazyObject
+
+
+class Gone:
+    pass
+
+
+dead = weakref.proxy(Gone())
+lazy = SimpleLazyObject(lambda: 1 / 0)
+"""
 URLS_SERVE, ASGI_SERVES = "The URLs of the project serve the streams.", "The ASGI application in shop.asgi serves"
 NOTE = "Neither the URLs of the project nor the ASGI application in shop.asgi serve"
 
@@ -63,6 +78,7 @@ def findings(folder: Path, modules: dict[str, str]) -> str:
         ({"asgi": DJANGO, "urls": EVENTS}, ""),
         ({}, ""),
         ({"asgi": "raise RuntimeError"}, ""),
+        ({"asgi": "from shop.odd import application", "odd": HOSTILE}, f"note: {NOTE}"),
     ],
 )
 def test_the_doctor_says_where_streams_are_served(tmp_path: Path, modules: dict[str, str], expected: str) -> None:

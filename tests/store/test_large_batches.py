@@ -1,8 +1,10 @@
 """Batches with more data than a database takes in one statement."""
 
 import random
+from collections.abc import Iterator
 
 import pytest
+from django.db import connection
 
 from django_durable_streams.models import Chunk
 from django_durable_streams.protocol.producers import ProducerClaim
@@ -48,3 +50,40 @@ def test_a_large_body_is_stored_whatever_its_bytes_are(kind: str) -> None:
     stored = {path: b"".join(bytes(data) for owner, data in chunks if owner == path) for path in ("a", "b")}
     assert stored["a"] == b"before" + body
     assert stored["b"] == body + b"behind"
+
+
+@pytest.fixture
+def small_packets(transactional_db: None) -> Iterator[None]:
+    """Let the server take statements of 1 MiB from new connections."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@max_allowed_packet")
+        (usual,) = cursor.fetchone()
+        cursor.execute("SET GLOBAL max_allowed_packet = %s", [MIB])
+    connection.close()
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("SET GLOBAL max_allowed_packet = %s", [usual])
+    connection.close()
+
+
+ZEROS = bytes(MIB)
+SMALL = {
+    "one body as long as a statement": [("a", ZEROS)],
+    "one body that the driver makes longer": [("a", ZEROS[:600_000])],
+    "many streams": [(path, ZEROS[:300_000]) for path in "abcdef"],
+    "one stream": [("a", ZEROS[:500_000])] * 5,
+    "short behind long": [("a", ZEROS), ("b", b"short"), ("c", b"x" * MIB)],
+}
+
+
+@pytest.mark.skipif(connection.vendor != "mysql", reason="other databases take longer statements")
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_server_that_takes_short_statements_stores_bodies_of_their_length(small_packets: None, kind: str) -> None:
+    contents: dict[str, bytes] = {}
+    for path, body in SMALL[kind]:
+        contents[path] = contents.get(path, b"") + body
+    group_commit.apply([Create(path, BINARY) for path in contents], "default")
+    outcomes, _ = group_commit.apply([Append(path, BINARY, body) for path, body in SMALL[kind]], "default")
+    assert {type(outcome) for outcome in outcomes} == {Appended}
+    stored = Chunk.objects.order_by("end").values_list("stream__path", "data")
+    assert {path: b"".join(bytes(data) for owner, data in stored if owner == path) for path in contents} == contents

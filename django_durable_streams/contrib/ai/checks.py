@@ -79,7 +79,7 @@ def _nobody_reads() -> bool:
 
 
 def _refuses(permission: Permission) -> bool:
-    """Return whether a permission of this app lets no ordinary user read a chat. Who knows what others allow."""
+    """Return whether a permission lets no ordinary user read a chat. Classes of the project count as if they might."""
     if isinstance(permission, RestFramework):
         return _refuses(permission.permission)
     method = type(permission).can_read

@@ -6,10 +6,9 @@ The subcommands are in `management.streams`. This module parses their arguments,
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
-from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
@@ -24,8 +23,6 @@ from ...store.archive.records import ArchiveError
 from ...subscriptions.consumers.declarations import ConsumerError
 from ..streams.base import Console
 from ..streams.table import SUBCOMMANDS
-
-_OPTION = re.compile(r"--?[A-Za-z][\w-]*(?:=.*)?", re.DOTALL)
 
 _BY_NAME = {subcommand.name: subcommand for subcommand in SUBCOMMANDS}
 
@@ -43,21 +40,38 @@ class SubcommandParser(CommandParser):
         others: list[str] = []
         rest = iter(args[:end])
         for text in rest:
-            if _OPTION.fullmatch(text) is None:
+            option = self._option_of(text)
+            if option is None:
                 others.append(text)
                 continue
-            whole = [text, *(islice(rest, 1) if self._takes_value(text) else ())]
+            takes_value = _takes_value(option, text)
+            whole = [text, *(islice(rest, 1) if takes_value else ())]
             # Without its value, it would take the first of the others, which come next.
-            is_cut_off = self._takes_value(text) and len(whole) == 1
+            is_cut_off = takes_value and len(whole) == 1
             (others if is_cut_off else options).extend(whole)
         return [*options, *others, *args[end:]]
 
-    def _takes_value(self, option: str) -> bool:
-        """Return whether the argument after an option is its value. Argparse accepts the beginning of a long option."""
-        matching = [action for action in self._actions for flag in action.option_strings if flag == option]
-        if option.startswith("--"):
-            matching += [one for one in self._actions for flag in one.option_strings if flag.startswith(option)]
-        return bool(matching) and matching[0].nargs is None
+    def _option_of(self, text: str) -> Action | None:
+        """Return the option that an argument names, or begins to name. None: it is another argument, or wrong.
+
+        An argument such as `--name=Ada Lovelace` may be a message, if there is no such option.
+        """
+        if not text.startswith("-"):
+            return None
+        name = text.partition("=")[0]
+        flags = [(flag, action) for action in self._actions for flag in action.option_strings]
+        exact = [action for flag, action in flags if flag == name]
+        if text.startswith("--"):
+            begun = [action for flag, action in flags if flag.startswith(name)]
+        else:
+            begun = [action for flag, action in flags if text.startswith(flag)]  # with its value: -v1
+        return next(iter([*exact, *begun]), None)
+
+
+def _takes_value(option: Action, text: str) -> bool:
+    """Return whether the argument after `text`, which names an option, is the value of that option."""
+    is_long = text.startswith("--") and "=" not in text
+    return option.nargs is None and (is_long or text in option.option_strings)
 
 
 class Command(BaseCommand):

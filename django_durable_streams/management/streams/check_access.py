@@ -67,7 +67,7 @@ status is 1 if the action is refused.
         parser.add_argument(
             "--header", action="append", default=[], type=header_argument, help="a header of the client"
         )
-        parser.add_argument("--host", help="host of the request, for classes that ask for it")
+        parser.add_argument("--host", help="host of the request (default: that of the URL, or localhost)")
 
     def run(self, console: Console, options: Options) -> None:
         action, (user, note) = Action(options["access"]), _find_user(options["user"])
@@ -179,7 +179,7 @@ class _Question(Request):
             header_list.append((headers.STREAM_CLOSED, b"true"))
         query = _query(location, token).encode()
         super().__init__(_METHODS[action], path, query, header_list)
-        port = host.rpartition(":")[2]
+        name, _, port = host.rpartition(":")
         self._scope: dict[str, Any] = {
             "type": "http",
             "method": self.method,
@@ -188,7 +188,7 @@ class _Question(Request):
             "raw_path": quote(f"/{path}").encode(),
             "query_string": query,
             "headers": header_list,
-            "server": (host.removesuffix(f":{port}"), int(port) if port.isdigit() else 443),
+            "server": (name, int(port)) if port.isdigit() else (host, 443),
             "client": ("127.0.0.1", 0),
             EXEMPT: True,
         }

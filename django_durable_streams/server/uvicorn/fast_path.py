@@ -98,7 +98,7 @@ class FastPathConnection(DownloadConnection):
             return
         body = data[end + len(request_heads.END) :]
         missing = head.content_length - len(body)
-        if head.content_length or missing or self.limit_concurrency is not None:
+        if head.content_length or self.limit_concurrency is not None:  # not with every read
             reason = self._reason_against(head, missing)
             if reason is not None:
                 self._hand_over(data, reason)

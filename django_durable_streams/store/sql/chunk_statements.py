@@ -19,7 +19,11 @@ _DOUBLED = b"\0\n\r\\'\"\x1a"
 """Bytes that the drivers of MySQL and MariaDB write as two into a statement."""
 
 _OTHER_BYTES = 64 * 1024
-"""Room for all but the data and its ends in a statement that inserts a large chunk."""
+"""Room for all but the data and its ends in a statement that inserts chunks."""
+
+_SHORT_BYTES = 256 * 1024
+"""Data that fits into a statement of 1 MiB, whatever its bytes are. For more, MySQL and MariaDB are asked what they
+take, which is a round trip."""
 
 
 class ChunkStatements(BaseStatements):
@@ -47,22 +51,26 @@ class ChunkStatements(BaseStatements):
             stage: whether small chunks go to the table of staged chunks, where the database has one.
         """
         for slice_rows in chunk_slices(rows):
-            if self._is_mysql and len(slice_rows[0][3]) > BYTES_PER_STATEMENT:
-                self._insert_large(cursor, slice_rows[0])
+            if self._is_mysql and sum(len(row[3]) for row in slice_rows) > _SHORT_BYTES:
+                self._insert_long(cursor, slice_rows)
             else:
                 self._insert_rows(cursor, self._insert_chunk, slice_rows)
 
-    def _insert_large(self, cursor: Any, row: Row) -> None:
-        """Insert a chunk on MySQL or MariaDB, by several statements where one would be longer than they accept."""
-        *place, data, ends, created_at = row
+    def _insert_long(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Insert chunks on MySQL or MariaDB, by several statements where one would be longer than they accept."""
         ((limit,),) = self._execute(cursor, "SELECT @@max_allowed_packet", ()).fetchall()
-        room = limit - _OTHER_BYTES - 2 * len(ends)
-        whole = len(data) + sum(map(data.count, _DOUBLED)) <= room
-        size = len(data) if whole else max(min(room // 2, BYTES_PER_STATEMENT), 1)
-        beginning = [(*place, data[:size], ends, created_at)]
-        chunk_id = self._insert_rows(cursor, self._insert_chunk, beginning).lastrowid
-        for first in range(size, len(data), size):
-            self._execute(cursor, self._extend_chunk, (data[first : first + size], chunk_id))
+        sizes = [len(row[3]) + sum(map(row[3].count, _DOUBLED)) + 2 * len(row[4]) for row in rows]
+        if sum(sizes) + _OTHER_BYTES <= limit:
+            self._insert_rows(cursor, self._insert_chunk, rows)
+            return
+        for row, size in zip(rows, sizes, strict=True):
+            *place, data, ends, created_at = row
+            room = limit - _OTHER_BYTES - 2 * len(ends)
+            part = len(data) if size + _OTHER_BYTES <= limit else max(min(room // 2, BYTES_PER_STATEMENT), 1)
+            beginning = [(*place, data[:part], ends, created_at)]
+            chunk_id = self._insert_rows(cursor, self._insert_chunk, beginning).lastrowid
+            for first in range(part, len(data), part):
+                self._execute(cursor, self._extend_chunk, (data[first : first + part], chunk_id))
 
     def select_chunks(
         self, cursor: Any, ranges: Collection[tuple[int, int, int]], *, latest: bool = False

@@ -25,7 +25,7 @@ class CommitUncertain(Exception):
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raise the database's error in place of CommitUncertain, for code that tries nothing again after either."""
+    """Raise the database's error in place of CommitUncertain, for code that does not repeat a commit that was lost."""
     try:
         yield
     except CommitUncertain as error:

@@ -1,19 +1,16 @@
 """Archives outside of a transaction of the caller, as the commands work: the store's own transactions."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.core.management import CommandError
-from django.db import OperationalError, connection
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import connection
 
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.retention import RetentionRules
-from django_durable_streams.store.sql import pipeline
 from tests.management.commands import streams
 from tests.store.archive.test_archive import export, restore_from
+from tests.store.lost_commits import lose_commits
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,41 +36,17 @@ def test_an_import_restores_forks_retention_and_trims(tmp_path: Path) -> None:
     assert restore_from(tmp_path / "a").skipped == 2
 
 
-@pytest.fixture
-def lose(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Have the connection lost during the commits from now on, until the test undoes its patches."""
-
-    def begin() -> None:
-        if connection.vendor == "postgresql":
-            exchange = pipeline._exchange
-
-            def lost(driver: Any, sent: Sequence[pipeline.Statement]) -> list[Any]:
-                if sent[-1].sql == b"COMMIT":
-                    driver.close()
-                return exchange(driver, sent)
-
-            monkeypatch.setattr(pipeline, "_exchange", lost)
-        else:
-
-            def refuse(wrapper: Any) -> None:
-                raise OperationalError(2013, "Lost connection to server during query")
-
-            monkeypatch.setattr(BaseDatabaseWrapper, "_commit", refuse)
-
-    return begin
-
-
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="no connection to a file is lost")
 @pytest.mark.parametrize("size", [3, 3_000_000])
 def test_an_import_whose_commit_is_lost_fails_with_the_databases_error_and_can_go_on(
-    tmp_path: Path, lose: Callable[[], None], monkeypatch: pytest.MonkeyPatch, size: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     for path in ("a", "b"):
         Stream.objects.create(path=path, content_type="text/plain").append("x" * size)
     export(tmp_path / "a")
     for path in ("a", "b"):
         Stream.objects.get(path=path).delete()
-    lose()
+    lose_commits(monkeypatch)
     with pytest.raises(CommandError, match="The database says"):
         streams("import", str(tmp_path / "a"))
     monkeypatch.undo()
