@@ -72,6 +72,14 @@ def test_a_batch_of_cached_streams_is_one_round_trip(travels: list[list[str]]) -
     assert tails() == {"a": 6, "b": 3, "c": 3}
 
 
+@pytest.mark.parametrize(("lock_ms", "limit"), [(0, "1ms"), (1, "1ms"), (250, "250ms")])
+def test_the_limit_of_waits_for_locks_is_that_of_the_caller(lock_ms: int, limit: str) -> None:
+    """Zero is no wait at all, and for PostgreSQL no limit: a read that renews a TTL waited for a locked table."""
+    with statements("default").transaction(lock_ms) as travelling:
+        rows = travelling.execute("SELECT current_setting('lock_timeout')").fetchall()
+    assert [value for (value,) in rows] == [limit]
+
+
 def test_a_batch_without_cached_streams_is_two_round_trips(travels: list[list[str]]) -> None:
     apply(Create("z", TEXT))  # the first create of a process also reads the rules for links
     travels.clear()

@@ -194,7 +194,8 @@ class Transaction(Pipeline):
         # For the transaction only: behind a pooler, other clients may share the session.
         opening = [_begin(self._connection), *self._settings]
         if self._lock_ms is not None:
-            opening.append(Statement(b"SET LOCAL lock_timeout = %d" % self._lock_ms))
+            # PostgreSQL takes 0 for no limit.
+            opening.append(Statement(b"SET LOCAL lock_timeout = %d" % max(self._lock_ms, 1)))
         return opening
 
 
