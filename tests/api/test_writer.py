@@ -103,13 +103,13 @@ class TestBatches:
 
     async def test_what_comes_after_a_pause_does_not_wait_either(self, answer: Stream) -> None:
         clock = asyncio.get_running_loop().time
-        async with answer.awriter(interval=0.5) as writer:
+        async with answer.awriter(interval=2) as writer:
             await writer.write(1)
-            await asyncio.sleep(0.55)
+            await asyncio.sleep(2.05)
             began = clock()
             await writer.write(2)
             await until(lambda: writer.written == 2)
-            assert clock() - began < 0.3
+            assert clock() - began < 1.5
 
     async def test_much_is_committed_before_its_time(self, answer: Stream) -> None:
         async with answer.awriter(interval=20, max_bytes=1000) as writer:

@@ -44,7 +44,7 @@ def test_the_url_in_an_attribute_and_in_the_script_of_the_page() -> None:
     source = block.text.replace("chat-events", "plain")
     script = render(source, stream=Stream(path="a'b"), offset="1_2")
     (literal,) = re.findall(r'new ReconnectingEventSource\("(.*?)"\)', script)
-    assert json.loads(f'"{literal}"') == url
+    assert json.loads(f'"{literal}"') == event_url("plain", "a'b", "1_2")
 
 
 def test_htmx_2() -> None:
