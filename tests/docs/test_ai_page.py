@@ -200,7 +200,7 @@ class _Models:
         return chunks()
 
 
-@pytest.mark.parametrize("written", [[], [Text("Good "), Text("mor")]], ids=["from the start", "in the middle"])
+@pytest.mark.parametrize("written", [[], [Text("Good "), Text("eve")]], ids=["from the start", "in the middle"])
 async def test_a_model_goes_on_after_what_is_written(written: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", SimpleNamespace(AsyncOpenAI=_Models))
     question = ChatMessage("u1", "user", [TextPart("Hi")])
@@ -209,7 +209,7 @@ async def test_a_model_goes_on_after_what_is_written(written: list[Event], monke
     assert [event.text for event in events if isinstance(event, Text)] == ["day"]
     asked = _Models.asked.pop()
     assert [turn["role"] for turn in asked[:2]] == ["system", "user"]
-    assert [turn["content"] for turn in asked[2:3]] == (["Good mor"] if written else [])
+    assert [turn["content"] for turn in asked[2:3]] == (["Good eve"] if written else [])
     assert len(asked) == (4 if written else 2)
 
 
