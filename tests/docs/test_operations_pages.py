@@ -168,3 +168,14 @@ def test_a_copy_gets_a_new_identity_by_the_commands_of_the_page() -> None:
     assert migrate == "python manage.py migrate"
     call_command("migrate", verbosity=0)
     assert DatabaseIdentity.objects.get().value != before
+
+
+def test_the_environment_of_containers_names_the_other_containers() -> None:
+    page = DEPLOYMENT / "containers.md"
+    (compose,) = [block.text for block in blocks(page, "yaml")]
+    names = dict(re.findall(r"`(DATABASE_HOST|REDIS_URL)=(?:redis://)?(\w+)", page.read_text()))
+    assert names == {"DATABASE_HOST": "postgres", "REDIS_URL": "redis"}
+    settings = (ROOT / "docs" / "tutorial" / "deploy.md").read_text()
+    for name, service in names.items():
+        assert f'os.environ.get("{name}"' in settings
+        assert f"\n  {service}:\n    image:" in compose
