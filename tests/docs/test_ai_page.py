@@ -6,14 +6,14 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar, Self, get_args
 
 import msgspec
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
-from django.test import override_settings
+from django.test import Client, override_settings
 
 from django_durable_streams.checks.access import check_permission
 from django_durable_streams.checks.settings import check_settings
@@ -22,7 +22,7 @@ from django_durable_streams.contrib.ai.answers import Answer, AnswerContext, Cha
 from django_durable_streams.contrib.ai.events import AnyEvent, Event, Message, Part, Start, Text, TextPart, encode
 from django_durable_streams.contrib.ai.history import ChatMessage
 from django_durable_streams.models import Stream
-from tests.docs.pages import ROOT, blocks, code, section, table
+from tests.docs.pages import ROOT, Block, blocks, code, section, table
 
 PAGE = ROOT / "docs" / "ai.md"
 STATIC = ROOT / "django_durable_streams" / "static" / "durable_streams"
@@ -78,8 +78,7 @@ def test_the_permission_is_one_to_read() -> None:
     text = PAGE.read_text()
     assert text.index(block.text) < text.index("# shop/views.py")  # whoever copies the page has met it
     owner = scope[SETTING]["PERMISSION_CLASSES"]["OWNER"]
-    assert owner["chats/{user.pk}/**"] == ["read"]
-    assert list(owner.values()) == [["read"]] * 2
+    assert owner == {"chats/{user.pk}/**": ["read"]}
 
 
 @pytest.mark.parametrize("name", ["resuming-fetch.js", "event-source.js"])
@@ -107,10 +106,50 @@ def test_a_snapshot_has_the_messages_and_the_place_after_them() -> None:
     assert chat.snapshot().messages[-1].text == "Good day"
 
 
+def parts_of_urls() -> list[Block]:
+    """Return the blocks of the file with the URLs. The last one is the whole file."""
+    return [block for block in blocks(PAGE, "python") if block.text.startswith("# shop/urls.py")]
+
+
+def test_the_whole_file_of_the_urls_has_all_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop, views, chats = (ModuleType(name) for name in ("shop", "shop.views", "shop.chats"))
+    views.__dict__.update(chat=print, new_chat=print)
+    chats.__dict__.update(chats=print)
+    shop.__dict__.update(views=views, chats=chats)
+    for module in (shop, views, chats):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    *parts, whole = parts_of_urls()
+    assert whole.text.startswith("# shop/urls.py, as a whole\n")
+    assert len(parts) == 3
+    in_parts: dict[str, Any] = {"__name__": "shop.urls"}
+    in_whole = dict(in_parts)
+    exec("".join(part.text for part in parts), in_parts)
+    exec(whole.text, in_whole)
+    listed = [[(str(url.pattern), url.name) for url in names["urlpatterns"]] for names in (in_parts, in_whole)]
+    assert listed[0] == listed[1] != []
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_colleague_with_the_link_to_a_chat_sees_an_empty_one() -> None:
+    ada, bob = User.objects.create_user("ada"), User.objects.create_user("bob")
+    answered(iter(["Hello"]), ada, f"chats/{ada.pk}/tea")
+    module = ModuleType("urls_of_the_page")
+    module.__dict__["urlpatterns"] = shown("Chat").urls("api/chat")
+    for user, status, count in ((ada, 200, 2), (bob, 200, 0), (None, 403, 0)):
+        client = Client()
+        if user is not None:
+            client.force_login(user)
+        with override_settings(ROOT_URLCONF=module):
+            response = client.get("/api/chat/tea/messages")
+        assert (response.status_code, len(response.json().get("messages", []))) == (status, count), user
+
+
 def shown(name: str) -> Any:
     """Return a function or class of the page, with the one block that defines it executed."""
     (block,) = [
-        block for block in blocks(PAGE, "python") if re.search(rf"^(async def|def|class) {name}\b", block.text, re.M)
+        block
+        for block in blocks(PAGE, "python")
+        if re.search(rf"^(async def|def|class) {name}\b", block.text, re.M) and block not in parts_of_urls()[-1:]
     ]
     scope: dict[str, Any] = {"__name__": "shop"}
     exec(compile(block.text, str(block), "exec"), scope)
@@ -161,7 +200,7 @@ class _Models:
         return chunks()
 
 
-@pytest.mark.parametrize("written", [[], [Text("Good "), Text("mor")]], ids=["from the start", "in the middle"])
+@pytest.mark.parametrize("written", [[], [Text("Good "), Text("eve")]], ids=["from the start", "in the middle"])
 async def test_a_model_goes_on_after_what_is_written(written: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", SimpleNamespace(AsyncOpenAI=_Models))
     question = ChatMessage("u1", "user", [TextPart("Hi")])
@@ -170,7 +209,7 @@ async def test_a_model_goes_on_after_what_is_written(written: list[Event], monke
     assert [event.text for event in events if isinstance(event, Text)] == ["day"]
     asked = _Models.asked.pop()
     assert [turn["role"] for turn in asked[:2]] == ["system", "user"]
-    assert [turn["content"] for turn in asked[2:3]] == (["Good mor"] if written else [])
+    assert [turn["content"] for turn in asked[2:3]] == (["Good eve"] if written else [])
     assert len(asked) == (4 if written else 2)
 
 

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.test import Client, override_settings
 from django.urls import path
 
+from django_durable_streams.contrib.ai.answers import Chat, Run
 from django_durable_streams.health import healthz, readyz
 from django_durable_streams.models import DatabaseIdentity, Stream
 from django_durable_streams.protocol.errors import OffsetGone
@@ -103,19 +104,56 @@ def test_every_doctor_that_reads_a_url_names_who_reads() -> None:
 
 @pytest.mark.django_db
 def test_the_daily_jobs_run() -> None:
-    """Old chats go, others stay, and nobody is asked."""
+    """Old chats go with their rows, others stay, and nobody is asked."""
     (block,) = [block.text for block in blocks(ROOT / "docs" / "commands.md", "sh") if "/etc/cron.d" in block.text]
     _, *jobs = block.splitlines()
     commands = [job.partition("manage.py streams ")[2] for job in jobs]
     assert all(re.match(r"\d+ \d+ \* \* \* www-data cd /srv/mysite && ", job) for job in jobs)
-    for path_of_stream in ("chats/1/a", "board"):
+    chat, _ = (
         Stream.objects.create(path=path_of_stream, content_type="application/json")
+        for path_of_stream in ("chats/1/a", "board")
+    )
+    Run.objects.create(chat=Chat.objects.create(stream=chat))
     for age, left in (("30d", ["board", "chats/1/a"]), ("0s", ["board"])):
         for command in commands:
             arguments, _, rest = command.replace("30d", age).partition(" > ")
             assert rest == "/dev/null"
             streams(*shlex.split(arguments))
         assert sorted(stream.path for stream in Stream.objects.alive()) == left
+        assert Chat.objects.count() == Run.objects.count() == len(left) - 1
+
+
+def test_the_daily_jobs_have_the_environment_of_the_file(tmp_path: Path) -> None:
+    jobs = [
+        line.partition("www-data ")[2].partition(" > ")[0]
+        for block in blocks(ROOT / "docs" / "commands.md", "sh")
+        if "/etc/cron.d" in block.text
+        for line in block.text.splitlines()[1:]
+    ]
+    (file,) = [one.text for one in blocks(DEPLOYMENT / "systemd.md", "sh") if one.text.startswith("# /etc/mysite.env")]
+    (tmp_path / "mysite.env").write_text(file)
+    values = dict(re.findall(r"^(\w+)='([^'\n]*)'$", file, re.MULTILINE))  # what systemd reads
+    assert len(values) == len(file.splitlines()) - 1
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nenv -0\n")
+    python.chmod(0o755)
+    assert jobs
+    for job in jobs:
+        command = job.replace("/srv/mysite", str(tmp_path)).replace("/etc/mysite.env", f"{tmp_path}/mysite.env")
+        done = subprocess.run(["sh", "-c", command], env={}, capture_output=True, text=True, check=True)
+        has = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
+        assert {name: has.get(name) for name in values} == values
+
+
+def test_the_environment_file_has_what_the_settings_of_the_tutorial_need() -> None:
+    page = ROOT / "docs" / "tutorial" / "deploy.md"
+    (exported,) = [block.text for block in blocks(page, "sh") if "export " in block.text]
+    (file,) = [one.text for one in blocks(DEPLOYMENT / "systemd.md", "sh") if one.text.startswith("# /etc/mysite.env")]
+    names = re.findall(r"^export (\w+)=", exported, re.MULTILINE)
+    assert sorted(names) == sorted(re.findall(r"^(\w+)=", file, re.MULTILINE))
+    needed = re.findall(r'os\.environ\["(\w+)"\]', page.read_text())
+    assert {"DJANGO_SETTINGS_MODULE", *needed} <= set(names)
 
 
 @pytest.mark.django_db
@@ -130,3 +168,14 @@ def test_a_copy_gets_a_new_identity_by_the_commands_of_the_page() -> None:
     assert migrate == "python manage.py migrate"
     call_command("migrate", verbosity=0)
     assert DatabaseIdentity.objects.get().value != before
+
+
+def test_the_environment_of_containers_names_the_other_containers() -> None:
+    page = DEPLOYMENT / "containers.md"
+    (compose,) = [block.text for block in blocks(page, "yaml")]
+    names = dict(re.findall(r"`(DATABASE_HOST|REDIS_URL)=(?:redis://)?(\w+)", page.read_text()))
+    assert names == {"DATABASE_HOST": "postgres", "REDIS_URL": "redis"}
+    settings = (ROOT / "docs" / "tutorial" / "deploy.md").read_text()
+    for name, service in names.items():
+        assert f'os.environ.get("{name}"' in settings
+        assert f"\n  {service}:\n    image:" in compose

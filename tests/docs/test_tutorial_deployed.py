@@ -38,7 +38,8 @@ def machine() -> Iterator[dict[str, str]]:
 
 def on_the_machine(step: Block) -> Block:
     """Return a step without the database and the secrets, which the machine has, and without questions."""
-    lines = [line for line in step.text.splitlines(keepends=True) if not re.match(r"sudo |export (?!DJANGO)", line)]
+    commands = step.text.replace("\\\n", " ")
+    lines = [line for line in commands.splitlines(keepends=True) if not re.match(r"sudo |export (?!DJANGO)", line)]
     text = "".join(lines).replace("manage.py createsuperuser", "manage.py createsuperuser --no-input")
     return step._replace(text=text)
 
@@ -51,6 +52,34 @@ def test_the_database_that_is_made_is_that_of_the_settings() -> None:
     assert set(re.findall(r'os\.environ\["(\w+)"\]', text)) == {"SECRET_KEY", "SITE_HOST"}
     for name in ("SECRET_KEY", "SITE_HOST", "DATABASE_PASSWORD"):
         assert text.index(f"export {name}=") < text.index("python manage.py check --deploy")
+
+
+def test_the_settings_need_no_server_of_development(tmp_path: Path) -> None:
+    walk = Walk(tmp_path, environment())
+    pages = [step for name in ("chat", "board", "deploy") for step in steps(name)]
+    walk.prepare([step for step in pages if step.language == "python" or re.search(r" start(project|app) ", step.text)])
+    names = {"DJANGO_SETTINGS_MODULE": "mysite.production", "SITE_HOST": "tea.example.org", "SECRET_KEY": "of the test"}
+    walk.environment.update(names)
+    # As if it were not installed: an import of daphne fails.
+    code = "import sys; sys.modules['daphne'] = None; import mysite.asgi; from django.conf import settings"
+    printed = walk.run(f'python -c "{code}; print(settings.INSTALLED_APPS[-3:])"')
+    assert printed.splitlines()[-1] == "['django_durable_streams', 'chat', 'orders']"
+
+
+def test_the_certificate_for_trying_is_that_of_the_host(tmp_path: Path) -> None:
+    (command,) = [step.text for step in steps("deploy") if "openssl req" in step.text]
+    subprocess.run(["bash", "-c", on_this_machine(command, tmp_path)], check=True, capture_output=True)
+    command = f"openssl x509 -noout -checkhost tea.example.org -in {tmp_path}/tea.example.org.crt"
+    shown = subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True).stdout
+    assert "does match" in shown
+    (configuration,) = [block.text for block in blocks(TUTORIAL / "deploy.md", "nginx")]
+    used = re.findall(r"ssl_certificate(?:_key)? /etc/ssl/(.+);", configuration)
+    assert sorted(used) == sorted(file.name for file in tmp_path.iterdir())
+
+
+def on_this_machine(command: str, folder: Path) -> str:
+    """Return a command without the rights of root, with a folder of its own for certificates."""
+    return command.replace("sudo ", "").replace("/etc/ssl", str(folder))
 
 
 @pytest.mark.cluster
