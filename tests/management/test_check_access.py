@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.test import override_settings
+from django.test import Client, override_settings
 from django.utils.translation import gettext_lazy
 
 from django_durable_streams.access.access_request import AccessRequest
@@ -215,6 +215,22 @@ def test_a_user_who_is_not_active_counts_as_no_login(ada: User) -> None:
     answer = examined("read", "a", "--user", "ada")
     assert (answer["allowed"], answer["user"]) == (False, None)
     assert "not active" in answer["notes"][0]
+
+
+def test_the_session_of_a_cookie_counts_as_its_user(ada: User) -> None:
+    client = Client()
+    client.force_login(ada)
+    cookie = ("--header", f"Cookie: a=b; sessionid={client.cookies['sessionid'].value}")
+    with override_streams(PERMISSION_CLASSES=OWNER):
+        answer = examined("read", "users/ada/x", *cookie)
+        assert (answer["allowed"], answer["user"], answer["notes"]) == (True, ada.pk, [])
+        assert examined("read", "users/ada/x", "--header", "cookie: a=b")["notes"] == [
+            "The request has no session cookie (sessionid)."
+        ]
+        User.objects.filter(pk=ada.pk).update(is_active=False)
+        answer = examined("read", "users/ada/x", *cookie)
+    assert (answer["allowed"], answer["user"]) == (False, None)
+    assert answer["notes"] == ["The session cookie (sessionid) leads to no user here."]
 
 
 def test_nothing_is_written(ada: User) -> None:
