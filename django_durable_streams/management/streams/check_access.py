@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 
 from ...access.base import ACTIONS, STREAM_ACTIONS, Action
 from ...access.csrf import EXEMPT
-from ...access.examination import Answer, examine_access, loads_users, settings_refusal
+from ...access.examination import Answer, examine_access, is_allowed_by, loads_users, settings_refusal
 from ...access.identities import session_failure, session_key
 from ...access.sessions import are_installed as sessions_are_installed
 from ...access.sessions import load_sessions, users_of
@@ -86,7 +86,7 @@ status is 1 if the action is refused.
         except (ImproperlyConfigured, ValueError) as error:
             raise CommandError(f"The settings are invalid: {error}") from error
         refusal = settings_refusal(action, path)
-        is_allowed = any(answer.is_allowed for answer in answers) and not refusal
+        is_allowed = is_allowed_by(answers) and not refusal
         unused_note = _UNUSED_USER if is_unused and not is_allowed else ""
         notes = [text for text in (note, refusal, _path_note(action, path), unused_note) if text]
         who = str(user) if user.is_authenticated else "A client without a login"
