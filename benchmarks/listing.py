@@ -50,7 +50,7 @@ def measure(count: int, rounds: int) -> None:
         "the database's own query": own_query,
         "streams list": command("list"),
         "streams list --json": command("list", "--json"),
-        "streams prune --dry-run": command("prune", "--dry-run", "--idle", "0"),
+        "streams prune --dry-run": command("prune", "--dry-run", "--idle", "0s"),
         "GET __ds/streams": by_http,
     }
     used: dict[str, list[Used]] = {name: [] for name in ways}

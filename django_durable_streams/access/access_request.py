@@ -27,6 +27,7 @@ from .ambient_credentials import (
     is_visible,
     strip_scope,
 )
+from .identities import session_failure
 
 if TYPE_CHECKING:
     from ..protocol.messages import Request
@@ -187,6 +188,11 @@ class AccessRequest:
         if self._request.method in _READS:
             return None
         return csrf.failure_reason(self.caller, self._request)
+
+    @property
+    def session_failure(self) -> str:
+        """A sentence for the log, about a request without a user: whether it has a session cookie."""
+        return session_failure(self._request.headers.get(headers.COOKIE))
 
     @cached_property
     def visibility(self) -> CredentialVisibility:

@@ -9,7 +9,7 @@ from typing import Any
 from ..runtime.bounded_cache import BoundedCache
 from .access_request import AccessRequest
 from .base import ACTIONS, Action, Permission
-from .patterns import Pattern, pattern
+from .patterns import PATH_RULE, Pattern, pattern
 from .users import User
 
 PARAMETER = "access_token"
@@ -31,7 +31,9 @@ _REASONS = {
     "InvalidAlgorithmError": "The algorithm of the bearer token is not one of ALGORITHMS.",
     "InvalidAudienceError": "The bearer token is for another audience (aud) than AUDIENCE.",
     "InvalidIssuerError": "The bearer token is of another issuer (iss) than ISSUER.",
-    "MissingRequiredClaimError": "The bearer token lacks exp, or a claim that AUDIENCE or ISSUER needs.",
+    "InvalidSubjectError": "The claim sub of the bearer token is not a text.",
+    "InvalidJTIError": "The claim jti of the bearer token is not a text.",
+    "InvalidIssuedAtError": "The claim iat of the bearer token is not a number.",
 }
 """Reasons by the names of PyJWT's errors. The texts of these errors may have parts of the token."""
 
@@ -142,6 +144,9 @@ class BearerTokens(Permission):
                 request.until(ends)
                 return True
         request.explain("The claim of the bearer token has no pattern for this action and path.")
+        if action is not Action.SUBSCRIBE:
+            for unmatched in (one.text for one in patterns.get(action, ()) if not one.can_match):
+                request.explain(f"No path matches {unmatched!r}: {PATH_RULE}")
         return False
 
     def _verify(self, token: str) -> Claims | str:
@@ -163,9 +168,16 @@ class BearerTokens(Permission):
                 leeway=self._leeway,
                 options={"require": ["exp"]},
             )
-            return _grants(claims.get(self._claim)), float(claims["exp"])
+        except jwt.MissingRequiredClaimError as error:
+            return f"The bearer token lacks the claim {error.claim}."
         except (jwt.PyJWTError, ValueError, TypeError) as error:
-            return _REASONS.get(type(error).__name__, "The bearer token is no valid JWT, or its claim is invalid.")
+            return _REASONS.get(type(error).__name__, "The bearer token is no valid JWT.")
+        try:
+            return _grants(claims[self._claim]), float(claims["exp"])
+        except KeyError:
+            return f"The bearer token lacks the claim {self._claim}."
+        except (ValueError, TypeError) as error:
+            return f"The claim {self._claim} of the bearer token is invalid: {error}"
 
 
 def _grants(claim: Any) -> dict[Action, list[Pattern]]:
@@ -174,12 +186,14 @@ def _grants(claim: Any) -> dict[Action, list[Pattern]]:
     Raises:
         ValueError: a part of the claim is invalid.
     """
-    if not isinstance(claim, dict) or not set(claim) <= set(ACTIONS):
-        raise ValueError("The claim is not an object of actions.")
+    if not isinstance(claim, dict):
+        raise ValueError("It is not an object of actions.")
+    if others := set(claim) - set(ACTIONS):
+        raise ValueError(f"It has the action {min(others)}, which is none of: {', '.join(ACTIONS)}.")
     patterns = {}
     for action, texts in claim.items():
         if not isinstance(texts, list):
-            raise ValueError("The patterns of an action in the claim must be a list.")
+            raise ValueError("The patterns of an action must be a list.")
         patterns[Action(action)] = allowed = [pattern(text) for text in texts]
         if any(path_pattern.fields for path_pattern in allowed):
             raise ValueError("A pattern in a token cannot have a field such as {user.pk}. Write the path out.")

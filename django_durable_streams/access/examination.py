@@ -5,21 +5,25 @@ For people who look for the reason of a refusal. It counts no limits, and it doe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from asgiref.sync import async_to_sync
+from django.core.exceptions import DisallowedHost
+from django.db import Error
 
 from ..conf import config
-from ..protocol.errors import PermissionDenied
+from ..protocol.errors import DurableStreamsError, PermissionDenied
 from ..runtime.printable import loggable
 from .access_request import AccessRequest
-from .base import Action
+from .base import Action, Permission
 from .creation_policy import CreationPolicy
 from .guard import Guard
 from .identities import Identity
 from .loading import entries, import_permission
+from .rest_framework import RestFramework
 from .users import User
 
 if TYPE_CHECKING:
@@ -30,11 +34,13 @@ _CHANGES = (Action.CREATE, Action.APPEND, Action.CLOSE, Action.DELETE)
 
 
 class Answer(NamedTuple):
-    """The answer of one permission class: its dotted path, whether it allows the action, and its reasons."""
+    """The answer of one permission class: its dotted path, whether it allows the action, its reasons, and whether it
+    raises an error."""
 
     permission: str
     is_allowed: bool
     reasons: Sequence[str]
+    fails: bool = False
 
 
 def examine_access(action: Action, user: User, name: str, request: Request) -> list[Answer]:
@@ -48,6 +54,7 @@ def examine_access(action: Action, user: User, name: str, request: Request) -> l
 
     Raises:
         ImproperlyConfigured, ValueError: the settings are invalid.
+        DisallowedHost: the host of the request is not in `ALLOWED_HOSTS`.
         InvalidParameter: the query of the request is invalid.
         ServiceUnavailable: a permission cannot be asked, because the database does not answer.
     """
@@ -72,13 +79,48 @@ def settings_refusal(action: Action, path: str) -> str:
     return ""
 
 
+def is_allowed_by(answers: Iterable[Answer]) -> bool:
+    """Return whether a request with these answers goes on: a class allows it, and none before it fails."""
+    return next((answer.is_allowed for answer in answers if answer.is_allowed or answer.fails), False)
+
+
 def _examine_one(entry: object, action: Action, user: User, name: str, request: Request) -> Answer:
     guard = Guard(replace(config(), permission_classes=[entry], rate_limits={}))
-    guard.prepare(user)
+    dotted_path = import_permission(entry)[2]
     access_request = AccessRequest(request, guard.credential_headers)
     access_request.caller = Identity(user)
-    is_allowed = async_to_sync(guard.is_allowed)(action, user, name, access_request)
-    if is_allowed:
-        return Answer(import_permission(entry)[2], True, ())
-    allowed_paths = (loggable(one.allowed_paths(action, user)) for one in guard.permissions)
-    return Answer(import_permission(entry)[2], False, (*access_request.reasons, *filter(None, allowed_paths)))
+    try:
+        guard.prepare(user)
+        if async_to_sync(guard.is_allowed)(action, user, name, access_request):
+            return Answer(dotted_path, True, ())
+        reasons = [*access_request.reasons, *(loggable(one.allowed_paths(action, user)) for one in guard.permissions)]
+    except (DisallowedHost, DurableStreamsError, Error):
+        raise
+    except Exception as error:
+        return Answer(dotted_path, False, (_failure(error, guard.permissions),), fails=True)
+    reasons += [_absence(one, action) for one in guard.permissions]
+    return Answer(dotted_path, False, tuple(filter(None, reasons)))
+
+
+def _decider(permission: Permission) -> Permission:
+    return permission.permission if isinstance(permission, RestFramework) else permission
+
+
+def _absence(permission: Permission, action: Action) -> str:
+    """Return a sentence about a class that has no method for the action, perhaps because of a wrong name."""
+    one = type(_decider(permission))
+    if getattr(one, action.method, None) is not getattr(Permission, action.method):
+        return ""
+    methods = {action.method for action in Action}
+    others = [name for name in dir(one) if name.startswith("can_") and name not in methods]
+    unused = f" Nothing calls its {', '.join(others)}." if others else ""
+    return f"{one.__name__} has no {action.method}, so it refuses.{unused}"
+
+
+def _failure(error: Exception, permissions: Iterable[Permission]) -> str:
+    """Return a sentence about an error of a class, with the last place in the class's own module."""
+    frames = [*traceback.walk_tb(error.__traceback__)]
+    modules = {type(_decider(one)).__module__ for one in permissions}
+    frame, line = next((one for one in reversed(frames) if one[0].f_globals.get("__name__") in modules), frames[-1])
+    text = loggable(f"{type(error).__name__}: {error}")
+    return f"It fails, so requests get 500. It raises {text} ({frame.f_code.co_filename}, line {line})."

@@ -275,6 +275,9 @@ class Guard:
         """
         failed_csrf = access_request.ignored_credentials or access_request.may_hide_credentials
         reasons = [f"CSRF: {loggable(csrf.without_query(access_request.csrf_failure or ''))}"] if failed_csrf else []
+        uses_session = is_denied and any(one.needs_user for one in self.permissions)
+        if uses_session and not identity.is_authenticated and not access_request.ignored_credentials:
+            reasons.append(access_request.session_failure)
         deciders = map(name_of, self.permissions) if is_denied else ()
         log_refusal(action.value, path, identity.user, access_request, deciders, reasons)
         challenge = next((permission.challenge for permission in self.permissions if permission.challenge), None)

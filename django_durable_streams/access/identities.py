@@ -234,3 +234,13 @@ def session_key(cookies: bytes) -> str:
         return NO_SESSION
     key = parse_cookie(cookies.decode("latin-1")).get(name, NO_SESSION)
     return key if 8 <= len(key) <= MAX_KEY_LENGTH else NO_SESSION
+
+
+def session_failure(cookies: bytes | None) -> str:
+    """Return a sentence about a request without a user: whether it has a session cookie. Empty without sessions."""
+    if not sessions.are_installed():
+        return ""
+    name = settings.SESSION_COOKIE_NAME
+    if cookies is None or name not in parse_cookie(cookies.decode("latin-1")):
+        return f"The request has no session cookie ({name})."
+    return f"The session cookie ({name}) leads to no user here."

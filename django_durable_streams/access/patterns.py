@@ -14,6 +14,9 @@ from .users import User
 _FIELD = re.compile(r"\{(user(?:\.[a-zA-Z][a-zA-Z0-9_]*)+)\}")
 _TOKEN = re.compile(r"\{user[^}]*\}|\*+|[^*{]+|\{")
 
+PATH_RULE = "a path has no slash at its ends, and no empty segment."
+"""Why no path matches some patterns: see `Pattern.can_match`."""
+
 
 class Pattern:
     """A compiled pattern of paths.

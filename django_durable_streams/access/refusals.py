@@ -25,14 +25,14 @@ def log_refusal(
         user: the user as the server sees it. None counts as anonymous.
         request: the request, with the reasons of the classes that explain.
         deciders: the names of the classes that have refused it. A class without a reason is named, too.
-        reasons: further sentences, without secrets and line breaks.
+        reasons: further sentences, without secrets and line breaks. Empty ones are left out.
     """
     name = user.pk if getattr(user, "is_authenticated", False) else "anonymous"
     names = ", ".join(deciders)
     logger.warning(
         "%s of %s is refused to user %s at %s%s.%s",
         action, loggable(path) or "all streams", name, loggable(request.address), f" by {names}" if names else "",
-        "".join(f" {reason}" for reason in (*request.reasons, *reasons)), extra=request.log_fields,
+        "".join(f" {reason}" for reason in (*request.reasons, *filter(None, reasons))), extra=request.log_fields,
     )  # fmt: skip
 
 

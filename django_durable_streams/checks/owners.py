@@ -12,6 +12,7 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 
 from ..access.base import Permission
 from ..access.owners import Owner
+from ..access.patterns import PATH_RULE
 from ..access.rest_framework import RestFramework
 
 
@@ -24,7 +25,7 @@ def check_owners(permissions: Sequence[Permission]) -> list[CheckMessage]:
         if not pattern.can_match:
             problems.append(
                 Warning(
-                    f"OWNER: No path matches {pattern.text!r}. A path has no slash at its ends, and no empty segment.",
+                    f"OWNER: No path matches {pattern.text!r}: {PATH_RULE}",
                     hint="Write a pattern such as 'users/{user.pk}/**'.",
                     id="durable_streams.W028",
                 )

@@ -258,3 +258,12 @@ def test_whatever_a_claim_is_it_allows_only_what_it_says(claim: Any) -> None:
     actions = allowed(token(claim), path="some/path")
     for action in actions:
         assert any("*" in text or text == "some/path" for text in claim[action])
+
+
+@pytest.mark.parametrize("pattern", ["/board", "board/", "a//b", "/**", "../b", "board", "b/**"])
+@pytest.mark.parametrize("action", [Action.READ, Action.LIST, Action.SUBSCRIBE])
+def test_a_pattern_that_no_path_matches_is_named(pattern: str, action: Action) -> None:
+    request = asked(b"access_token=" + token({action.value: [pattern]}).encode())
+    assert not getattr(permission(), action.method)(None, "x", request)
+    is_named = any(f"No path matches {pattern!r}: a path has no slash" in reason for reason in request.reasons)
+    assert is_named is (pattern not in ("board", "b/**") and action is not Action.SUBSCRIBE)

@@ -179,7 +179,8 @@ async def test_a_refusal_is_logged_once_and_without_what_must_stay_secret(
     assert record.getMessage() == (
         "read of a is refused to user anonymous at 127.0.0.1 by ModelPermissions, SignedURLs. "
         "The user has no permission durable_streams.view_stream. "
-        "The signature of the URL is wrong: it is for another path, or was made with another SECRET_KEY."
+        "The signature of the URL is wrong: it is for another path, or was made with another SECRET_KEY. "
+        "The session cookie (sessionid) leads to no user here."
     )
     assert not any(secret in entry.getMessage() or "hunter2" in entry.getMessage() for entry in caplog.records)
 

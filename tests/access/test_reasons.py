@@ -2,16 +2,21 @@
 
 import logging
 import time
+from datetime import timedelta
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
 from django.core.exceptions import PermissionDenied
-from django.test import AsyncClient, override_settings
+from django.test import AsyncClient, Client, override_settings
+from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
 from django_durable_streams.access.access_request import AccessRequest
+from django_durable_streams.access.identities import session_key
 from django_durable_streams.access.users import User
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import Permission, sign
@@ -37,11 +42,13 @@ def streams(transactional_db: None) -> None:
     Stream.objects.create(path="a", content_type="text/plain").append("abc")
 
 
-async def refused(client: AsgiClient, caplog: pytest.LogCaptureFixture, query: str) -> tuple[str, bytes]:
+async def refused(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, query: str = "", **headers: str
+) -> tuple[str, bytes]:
     """The line in the log and the body of a read that is refused."""
     caplog.clear()
     with caplog.at_level(logging.WARNING, "django_durable_streams.access"):
-        reply = await send(client, "read", query)
+        reply = await send(client, "read", query, headers)
     assert reply.status in (401, 403)
     (record,) = [entry for entry in caplog.records if entry.name == "django_durable_streams.access"]
     return record.getMessage(), reply.body
@@ -75,10 +82,22 @@ async def test_the_log_names_the_fault_of_a_bearer_token(client: AsgiClient, cap
         f"access_token={token(good, nbf=int(time.time()) + 500)}": "not valid yet (nbf, iat)",
         f"access_token={token(good, aud='others')}": "another audience (aud)",
         f"access_token={token(good, iss='others')}": "another issuer (iss)",
-        f"access_token={token(good, exp=None)}": "lacks exp",
+        f"access_token={token(good, exp=None)}": "lacks the claim exp.",
+        f"access_token={token(good, aud=None)}": "lacks the claim aud.",
+        f"access_token={token(good, iss=None)}": "lacks the claim iss.",
+        f"access_token={token(None)}": "lacks the claim streams.",
+        f"access_token={token(['a'])}": "claim streams of the bearer token is invalid: It is not an object",
+        f"access_token={token({'reads': ['a']})}": "claim streams of the bearer token is invalid: It has the action",
+        f"access_token={token({'read': 'a'})}": "claim streams of the bearer token is invalid: The patterns",
+        f"access_token={token({'read': ['**/a']})}": "claim streams of the bearer token is invalid: In '**/a'",
+        f"access_token={token({'read': ['{user.pk}']})}": "is invalid: A pattern in a token cannot have a field",
+        f"access_token={token(good, sub=7)}": "The claim sub of the bearer token is not a text.",
+        f"access_token={token(good, jti=7)}": "The claim jti of the bearer token is not a text.",
+        f"access_token={token(good, iat='x')}": "The claim iat of the bearer token is not a number.",
         f"access_token={token(good, key=64 * 'k')}": "The signature of the bearer token is wrong",
         f"access_token={token(good, key=64 * 'k', algorithm='HS512')}": "not one of ALGORITHMS",
-        f"access_token={token({'read': ['b']})}": "no pattern for this action and path",
+        f"access_token={token({'read': ['b']})}": "no pattern for this action and path.",
+        f"access_token={token({'read': ['b', '/a']})}": "No path matches '/a': a path has no slash at its ends, and no",
     }
     outcomes = {query: await refused(client, caplog, query) for query in expected}
     for query, reason in expected.items():
@@ -93,7 +112,7 @@ async def test_reasons_of_all_classes_and_of_the_project_are_logged(
     classes = [{"CLASS": f"{PACKAGE}.Owner", "OWNER": "users/{user.pk}/**"}, f"{__name__}.Reasonable"]
     with override_streams(PERMISSION_CLASSES=classes):
         line, body = await refused(client, caplog, "")
-    assert line.endswith(" by Owner, Reasonable. OWNER is for users who are logged in. The room is 100% full.")
+    assert " by Owner, Reasonable. OWNER is for users who are logged in. The room is 100% full. The request" in line
     assert b"100%" not in body
 
 
@@ -106,6 +125,80 @@ async def test_a_stream_that_a_page_wants_to_run_is_refused_with_a_line(
         assert (await send(client, "read", headers=dict([header]))).status == 403
     (record,) = [entry for entry in caplog.records if entry.name == "django_durable_streams.access"]
     assert record.getMessage().startswith("read of a is refused at 127.0.0.1. A page wants to run")
+
+
+NO_COOKIE = "The request has no session cookie (sessionid)."
+NO_USER = "The session cookie (sessionid) leads to no user here."
+
+
+def session_of(case: str) -> str:
+    """The `Cookie` header of a login at Django, after something has happened to it."""
+    user = get_user_model().objects.create_user("ada", password="x")
+    django_client = Client()
+    django_client.force_login(user)
+    if case == "an inactive user":
+        get_user_model().objects.update(is_active=False)
+    elif case == "another password":
+        user.set_password("y")
+        user.save()
+    elif case == "a deleted user":
+        user.delete()
+    elif case == "an expired session":
+        Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1))
+    elif case == "a session without a login":
+        session = django_client.session
+        session.clear()
+        session["basket"] = 1
+        session.save()
+    elif case == "another database":
+        Session.objects.all().delete()
+    return f"csrftoken={'a' * 32}; sessionid={django_client.cookies['sessionid'].value}"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "an inactive user",
+        "another password",
+        "a deleted user",
+        "an expired session",
+        "a session without a login",
+        "another database",
+        "another SECRET_KEY",
+        "another SESSION_COOKIE_NAME",
+        "no cookie",
+        "an empty cookie",
+        "a login",
+    ],
+)
+@override_streams(PERMISSION_CLASSES=f"{__name__}.Silent")
+async def test_the_log_tells_no_session_cookie_from_one_that_leads_to_no_user(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    cookie = await sync_to_async(session_of)(case)
+    other: dict[str, dict[str, Any]] = {
+        "another SECRET_KEY": {"SECRET_KEY": "another", "SECRET_KEY_FALLBACKS": []},
+        "another SESSION_COOKIE_NAME": {"SESSION_COOKIE_NAME": "mysite"},
+    }
+    cookie = {"no cookie": "csrftoken=sessionid", "an empty cookie": "sessionid="}.get(case, cookie)
+    with override_settings(**other.get(case, {})):
+        session_key.cache_clear()
+        line = (await refused(client, caplog, cookie=cookie))[0]
+        session_key.cache_clear()
+    expected = {
+        "another SESSION_COOKIE_NAME": "The request has no session cookie (mysite).",
+        "no cookie": NO_COOKIE,
+        "a login": "Silent.",
+    }
+    assert line.endswith(expected.get(case, NO_USER))
+    assert ("anonymous" in line) is (case != "a login")
+
+
+@SIGNED
+async def test_the_session_is_no_reason_where_no_class_uses_it(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "session" not in (await refused(client, caplog, cookie="sessionid=abcdefgh"))[0]
 
 
 class Silent(Permission):

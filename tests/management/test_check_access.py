@@ -1,6 +1,6 @@
 """`manage.py streams check-access`: it answers as a request would be, and says why."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from io import StringIO
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.test import override_settings
+from django.test import Client, override_settings
 from django.utils.translation import gettext_lazy
 
 from django_durable_streams.access.access_request import AccessRequest
@@ -215,6 +215,99 @@ def test_a_user_who_is_not_active_counts_as_no_login(ada: User) -> None:
     answer = examined("read", "a", "--user", "ada")
     assert (answer["allowed"], answer["user"]) == (False, None)
     assert "not active" in answer["notes"][0]
+
+
+def test_the_session_of_a_cookie_counts_as_its_user(ada: User) -> None:
+    client = Client()
+    client.force_login(ada)
+    cookie = ("--header", f"Cookie: a=b; sessionid={client.cookies['sessionid'].value}")
+    with override_streams(PERMISSION_CLASSES=OWNER):
+        answer = examined("read", "users/ada/x", *cookie)
+        assert (answer["allowed"], answer["user"], answer["notes"]) == (True, ada.pk, [])
+        assert examined("read", "users/ada/x", "--header", "cookie: a=b")["notes"] == [
+            "The request has no session cookie (sessionid)."
+        ]
+        User.objects.filter(pk=ada.pk).update(is_active=False)
+        answer = examined("read", "users/ada/x", *cookie)
+    assert (answer["allowed"], answer["user"]) == (False, None)
+    assert answer["notes"] == ["The session cookie (sessionid) leads to no user here."]
+
+
+class Misnamed(StreamPermission):
+    """Has a method that nobody calls."""
+
+    def can_reads(self, user: Any, path: str, request: AccessRequest) -> bool:
+        return True
+
+
+MISNAMED = f"{__name__}.Misnamed"
+INSIDE = {"CLASS": f"{PACKAGE}.RestFramework", "PERMISSION": MISNAMED}
+
+
+@pytest.mark.parametrize(
+    ("classes", "action", "reason"),
+    [
+        (MISNAMED, "read", "Misnamed has no can_read, so it refuses. Nothing calls its can_reads."),
+        (MISNAMED, "list", "Misnamed has no can_list, so it refuses. Nothing calls its can_reads."),
+        (INSIDE, "append", "Misnamed has no can_append, so it refuses. Nothing calls its can_reads."),
+        (f"{__name__}.ByHeader", "close", "ByHeader has no can_close, so it refuses."),
+        (f"{__name__}.ByHeader", "read", "it returns False, and gives no reason."),
+        (OWNER, "subscribe", "Owner has no can_subscribe, so it refuses."),
+    ],
+)
+def test_a_class_without_the_method_is_no_class_that_says_no(classes: Any, action: str, reason: str) -> None:
+    output = StringIO()
+    with override_streams(PERMISSION_CLASSES=classes), pytest.raises(CommandError):
+        call_command("streams", "check-access", action, "a", stdout=output)
+    assert f": {reason}\n" in output.getvalue()
+
+
+class Failing(StreamPermission):
+    """Fails in a thread."""
+
+    def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        raise ValueError("no\ntea")
+
+
+class FailingInLoop(StreamPermission):
+    """Fails in a coroutine, in another module."""
+
+    async def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        msgspec.json.decode(b"{")
+        return True
+
+
+class FailingWithUser(StreamPermission):
+    """Fails before it is asked."""
+
+    def prepare(self, user: Any) -> None:
+        raise KeyError("team")
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("Failing", "ValueError: no\\u000atea"),
+        ("FailingInLoop", "DecodeError: Input data was truncated"),
+        ("FailingWithUser", "KeyError: 'team'"),
+    ],
+)
+def test_a_class_that_fails_is_a_line_with_its_place(name: str, error: str, is_json: bool) -> None:
+    flags = ["--json"] if is_json else []
+    for classes, is_allowed in (
+        ([f"{__name__}.{name}", MISNAMED], False),
+        ([f"{__name__}.{name}", f"{PACKAGE}.ReadOnly"], False),
+        ([f"{PACKAGE}.ReadOnly", f"{__name__}.{name}"], True),
+    ):
+        output = StringIO()
+        expected = nullcontext() if is_allowed else pytest.raises(CommandError, match="may not read")
+        with override_streams(PERMISSION_CLASSES=classes), expected:
+            call_command("streams", "check-access", "read", "a", *flags, stdout=output)
+        text = output.getvalue().replace("\\\\", "\\")
+        assert error in text
+        assert f"It fails, so requests get 500. It raises {error}" in text
+        assert "test_check_access.py, line " in text
 
 
 def test_nothing_is_written(ada: User) -> None:

@@ -119,9 +119,9 @@ def test_every_subcommand_has_help_with_examples(name: str, capsys: pytest.Captu
         ("trim", "text", "x"),
         ("trim", "text", "1764369600000000_0000000000000042"),
         ("set", "text"),
-        ("set", "nothing", "--ttl", "5"),
-        ("set", "text", "--ttl", "0"),
-        ("set", "text", "--ttl", "5", "--no-end"),
+        ("set", "nothing", "--ttl", "5s"),
+        ("set", "text", "--ttl", "0s"),
+        ("set", "text", "--ttl", "5s", "--no-end"),
         ("set", "text", "--keep-bytes", "0"),
         ("set", "text", "--keep-all", "--keep-default"),
     ],
@@ -136,6 +136,31 @@ def test_what_cannot_be_done_is_one_line(arguments: tuple[str, ...]) -> None:
     assert len(str(error.value).splitlines()) == 1
     assert len(str(error.value)) > 10
     assert [*Stream.objects.order_by("pk").values_list("path", "tail_position", "closed")] == before
+
+
+@pytest.mark.parametrize("text", ["30", "0", "", "d", "-1d", "1.5d", "30 d", "30D", "30days", "1d2h", "\u0663d"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prune", "--no-input", "--idle="),
+        ("prune-answers", "--no-input", "--", ""),
+        ("trim", "text", "--no-input", "--older-than="),
+        ("set", "text", "--ttl="),
+        ("set", "text", "--keep-age="),
+        ("create", "new", "--ttl="),
+        ("fork", "text", "new", "--ttl="),
+    ],
+)
+def test_a_duration_needs_its_unit(arguments: tuple[str, ...], text: str) -> None:
+    """Who means 30 days and writes 30 must not lose what is older than 30 seconds."""
+    stream = Stream.objects.create(path="text", content_type="text/plain", data="a")
+    old = timezone.now() - timedelta(days=1)
+    Stream.objects.unguarded().update(created_at=old, appended_at=old)
+    *others, last = arguments
+    with pytest.raises(CommandError, match="with its unit: 90s, 15m"):
+        streams(*others, last + text)
+    assert [*Stream.objects.values_list("pk", "path", "ttl")] == [(stream.pk, "text", None)]
+    assert text_of("text") == ["a"]
 
 
 # --- list, show, create, fork, stats
@@ -175,7 +200,7 @@ def test_a_stream_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("7d", 604_800), ("4w", 2_419_200)]
+    ("text", "seconds"), [("0s", 0), ("90s", 90), ("15m", 900), ("2h", 7200), ("7d", 604_800), ("4w", 2_419_200)]
 )
 def test_durations_are_read(text: str, seconds: int) -> None:
     assert base.duration(text) == seconds
@@ -424,10 +449,10 @@ def test_old_data_is_trimmed_by_the_times_of_its_chunks() -> None:
         Chunk.objects.unguarded().filter(pk=chunk.pk).update(created_at=created_at)
     (row,) = rows("trim", "a/1", "--older-than", "15h", "--dry-run")
     assert (row["bytes"], len(text_of("a/1"))) == (5, 20)
-    for older_than, left in (("30h", 20), ("15h", 15), ("15h", 15), ("5h", 5), ("90", 1), ("0", 0)):
+    for older_than, left in (("30h", 20), ("15h", 15), ("15h", 15), ("5h", 5), ("90s", 1), ("0s", 0)):
         streams("trim", "a/*", "--older-than", older_than, "--no-input")
         assert len(text_of("a/1")) == left
-    assert rows("trim", "a/1", "--older-than", "0")[0]["bytes"] == 0
+    assert rows("trim", "a/1", "--older-than", "0s")[0]["bytes"] == 0
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"])

@@ -241,7 +241,10 @@ async def test_the_log_names_the_classes_that_refuse(caplog: pytest.LogCaptureFi
         await socket.until("up-to-date")
         assert (await socket.next())["type"] == "error"
     lines = [entry.getMessage() for entry in caplog.records if entry.name == "django_durable_streams.access"]
-    who, reason = "is refused to user anonymous at 127.0.0.1", "The URL has no token of a signed URL."
+    who, reason = (
+        "is refused to user anonymous at 127.0.0.1",
+        "The URL has no token of a signed URL. The request has no session cookie (sessionid).",
+    )
     assert lines == [
         f"read of b {who} by SignedURLs, Silent. {reason}",
         f"append of a {who} by SignedURLs, Silent. {reason}",

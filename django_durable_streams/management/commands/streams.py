@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import Error, connections
 from django.db.models import ProtectedError, RestrictedError
 
@@ -21,6 +21,7 @@ from ...protocol.errors import DurableStreamsError
 from ...runtime.configuration_errors import find_problem
 from ...store.archive.records import ArchiveError
 from ...subscriptions.consumers.declarations import ConsumerError
+from ..errors_only import ErrorsOnlyCommand
 from ..streams.base import Console
 from ..streams.table import SUBCOMMANDS
 
@@ -74,7 +75,7 @@ def _takes_value(option: Action, text: str) -> bool:
     return option.nargs is None and (is_long or text in option.option_strings)
 
 
-class Command(BaseCommand):
+class Command(ErrorsOnlyCommand):
     """Work with streams from a shell."""
 
     help = (

@@ -5,15 +5,16 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import router
 
 from ...models import Stream
 from ...protocol.errors import DurableStreamsError
 from ...subscriptions import signing_keys
+from ..errors_only import ErrorsOnlyCommand
 
 
-class Command(BaseCommand):
+class Command(ErrorsOnlyCommand):
     """Rotates the key that signs webhooks."""
 
     help = (

@@ -29,7 +29,7 @@ from .locations import path_argument
 
 Options = dict[str, Any]
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 SHOWN_LINES = 20
 """Lines of `write_some` without `-v 2`."""
@@ -169,10 +169,15 @@ def header_argument(text: str) -> tuple[str, str]:
 
 
 def duration(text: str) -> int:
-    """Return the seconds of a duration such as `90`, `90s`, `15m`, `2h`, `7d` or `4w`."""
-    number, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "")
-    if not (number.isascii() and number.isdigit() and len(number) < 12):
-        raise ArgumentTypeError(f"{text!r} is not a duration. Write 90, 90s, 15m, 2h, 7d or 4w.")
+    """Return the seconds of a duration such as `90s`, `15m`, `2h`, `7d` or `4w`.
+
+    It needs its unit: who means 30 days and writes 30 would delete what is older than 30 seconds.
+    """
+    number, unit = text[:-1], text[-1:]
+    if not (unit in _UNITS and number.isascii() and number.isdigit() and len(number) < 12):
+        raise ArgumentTypeError(
+            f"{text!r} is not a duration. Write a whole number with its unit: 90s, 15m (minutes), 2h, 7d or 4w."
+        )
     return int(number) * _UNITS[unit]
 
 

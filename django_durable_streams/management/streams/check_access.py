@@ -11,7 +11,10 @@ from django.core.management.base import CommandError
 
 from ...access.base import ACTIONS, STREAM_ACTIONS, Action
 from ...access.csrf import EXEMPT
-from ...access.examination import Answer, examine_access, loads_users, settings_refusal
+from ...access.examination import Answer, examine_access, is_allowed_by, loads_users, settings_refusal
+from ...access.identities import session_failure, session_key
+from ...access.sessions import are_installed as sessions_are_installed
+from ...access.sessions import load_sessions, users_of
 from ...access.signed import PARAMETER
 from ...access.users import User, anonymous
 from ...conf import config
@@ -48,6 +51,7 @@ streams check-access append chat/42                             a client without
 streams check-access read reports/2026 --token TOKEN            of a signed URL, or a bearer token
 streams check-access read 'https://example.org/v1/stream/reports/2026?token=...'
 streams check-access read chat/42 --header 'X-Api-Key: ...' --host example.org
+streams check-access read chat/42 --header 'Cookie: sessionid=...'     the user of a browser's session
 
 The query and the host of a URL count. Each permission class answers, and one that allows the action is enough. The
 classes see a request that has passed Django's CSRF rules. Limits are not counted, and the stream need not exist. The
@@ -70,7 +74,7 @@ status is 1 if the action is refused.
         parser.add_argument("--host", help="host of the request (default: that of the URL, or localhost)")
 
     def run(self, console: Console, options: Options) -> None:
-        action, (user, note) = Action(options["access"]), _find_user(options["user"])
+        action, (user, note) = Action(options["access"]), _find_user(options)
         location = _locate(action, options["path"], user)
         path = location.path
         try:
@@ -82,7 +86,7 @@ status is 1 if the action is refused.
         except (ImproperlyConfigured, ValueError) as error:
             raise CommandError(f"The settings are invalid: {error}") from error
         refusal = settings_refusal(action, path)
-        is_allowed = any(answer.is_allowed for answer in answers) and not refusal
+        is_allowed = is_allowed_by(answers) and not refusal
         unused_note = _UNUSED_USER if is_unused and not is_allowed else ""
         notes = [text for text in (note, refusal, _path_note(action, path), unused_note) if text]
         who = str(user) if user.is_authenticated else "A client without a login"
@@ -147,14 +151,15 @@ def _query(location: Location, token: str | None) -> str:
     return urlencode([*pairs, (PARAMETER, token)])
 
 
-def _find_user(name: str | None) -> tuple[User, str]:
-    """Return the user with a name or primary key, and a note. None: an anonymous user.
+def _find_user(options: Options) -> tuple[User, str]:
+    """Return the user with a name or primary key, or of the session of a `Cookie` header, and a note.
 
     Raises:
         CommandError: there is no such user.
     """
+    name = options["user"]
     if name is None:
-        return anonymous(), ""
+        return _find_user_of_session({header.lower(): value for header, value in options["header"]}.get("cookie"))
     from django.contrib.auth import get_backends
 
     user = find_user(name)
@@ -163,6 +168,15 @@ def _find_user(name: str | None) -> tuple[User, str]:
         return user, ""
     reason = "No backend of AUTHENTICATION_BACKENDS accepts the user" if user.is_active else "The user is not active"
     return anonymous(), f"{reason}, so a session of {user} counts as no login."
+
+
+def _find_user_of_session(cookies: str | None) -> tuple[User, str]:
+    """Return the user as a server would load it, and a note about a session that leads to none."""
+    if cookies is None:
+        return anonymous(), ""
+    key = session_key(cookies.encode())
+    user = users_of(load_sessions([key])).get(key) if sessions_are_installed() else None
+    return (user, "") if user is not None else (anonymous(), session_failure(cookies.encode()))
 
 
 class _Question(Request):

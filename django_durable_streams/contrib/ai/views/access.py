@@ -88,7 +88,8 @@ def check_again(request: HttpRequest, user: Any, path: str, allowed: Chat | None
 def _denied(request: HttpRequest, user: Any, path: str, action: Action) -> Refused:
     """Log that the permission refuses a request, and return the error, which does not say whether there is a chat."""
     access_request = AccessRequest(DjangoRequest(request, path))
-    log_refusal(action, path, user, access_request, [f"{type(permission()).__name__} (AI_PERMISSION_CLASS)"])
+    reasons = [] if getattr(user, "is_authenticated", False) else [access_request.session_failure]
+    log_refusal(action, path, user, access_request, [f"{type(permission()).__name__} (AI_PERMISSION_CLASS)"], reasons)
     return Refused(HTTPStatus.FORBIDDEN, DENIED)
 
 
