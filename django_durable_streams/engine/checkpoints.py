@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from threading import Event, Lock, Thread
 
-from django.db import Error, connections
+from django.db import Error
 
 from ..protocol.errors import ServiceUnavailable
 from ..runtime import execution
-from ..runtime.connection import DedicatedConnection, forget_log_limit, limit_log
+from ..runtime.connection import DedicatedConnection, copy_log, forget_log_limit, limit_log
 from ..store.operations import Commit
 
 logger = logging.getLogger(__name__)
@@ -141,19 +141,11 @@ class Checkpointer:
             while is_due:
                 self._rest()
                 with self._connection:
-                    pages = _copy(using)
+                    pages = copy_log(using)
                 if pages >= LONG_LOG_PAGES:
                     # The log starts over once all of it is copied while no connection writes.
-                    self._write(partial(_copy, using))
+                    self._write(partial(copy_log, using))
                 is_due = self._is_due(IDLE_SECONDS)
         finally:
             self._connection.close()
             self._write(partial(limit_log, using))
-
-
-def _copy(using: str) -> int:
-    """Copy the log as far as possible, and return its length in pages."""
-    with connections[using].cursor() as cursor:
-        cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        _, pages, _ = cursor.fetchone()
-    return int(pages)

@@ -283,6 +283,17 @@ def forget_log_limit(using: str) -> None:
     _log_limits.pop(using, None)
 
 
+def copy_log(using: str) -> int:
+    """Copy SQLite's write-ahead log into the database as far as possible, and return its length in pages.
+
+    No other connection waits for it. Call it outside of a transaction.
+    """
+    with connections[using].cursor() as cursor:
+        cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        _, pages, _ = cursor.fetchone()
+    return int(pages)
+
+
 def _set_log_limit(using: str, pages: int) -> None:
     with connections[using].cursor() as cursor:
         cursor.execute(f"PRAGMA wal_autocheckpoint = {pages}")

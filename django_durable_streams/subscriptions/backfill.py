@@ -5,8 +5,8 @@ may begin at the beginning. Streams that are created later are linked in their o
 so each stream is linked exactly once: whichever comes second finds the link.
 
 Appends wait for a portion, because it locks the rows of its streams, and all of SQLite. So it is as small as the time
-that it took of the processor asks for, compares paths before it locks anything, and skips rows that another transaction
-holds. The next portion begins with the first of them.
+of the last one asks for, compares paths before it locks anything, and skips rows that another transaction holds. The
+next portion begins with the first of them.
 A process links one portion at a time, and then rests for as much time as the portion took of the processor. Without it,
 the request that creates a subscription and the delivery would link side by side, and leave appends no time.
 """
@@ -18,13 +18,16 @@ import time
 from threading import Lock
 from typing import NamedTuple
 
+from django.db import connections
+
 from ..models import Stream, Subscription, SubscriptionLink
 from ..protocol.globs import glob
+from ..runtime.connection import copy_log
 from .registry import add_links
 from .rows import change, locked, subscriptions, transaction
 
 PORTION_SECONDS = 0.02
-"""Time of the processor that the transaction of a portion should take."""
+"""Time that the transaction of a portion should take."""
 
 MIN_STREAMS, MAX_STREAMS = 20, 500
 """Streams that such a transaction links, at least and at most."""
@@ -48,6 +51,13 @@ class Progress(NamedTuple):
     """Whether another transaction holds the row of the next stream, or another process links this subscription."""
     pause: float = 0.0
     """Seconds until the next portion."""
+
+
+def _copy_log(using: str) -> None:
+    """Copy what a portion has written to SQLite's log. A later portion would copy it in its commit, and hold the lock."""
+    connection = connections[using]
+    if connection.vendor == "sqlite" and not connection.in_atomic_block:
+        copy_log(using)
 
 
 class _Pace:
@@ -75,6 +85,7 @@ def link_portion(subscription_id: int, using: str) -> Progress:
             return Progress(is_done=False, is_held_up=False, pause=rest)
         began = time.thread_time()
         progress = _link_next(subscription_id, using, pace)
+        _copy_log(using)
         rest = min(time.thread_time() - began, MAX_REST_SECONDS)
         pace.rests_until = time.monotonic() + rest
     finally:
@@ -102,7 +113,7 @@ def _link_next(subscription_id: int, using: str, pace: _Pace) -> Progress:
         return Progress(is_done=True, is_held_up=False)
     limit = pace.streams
     matching, scanned_through = _next_matching(seen, using, limit)
-    began = time.thread_time()
+    began = time.monotonic()
     with transaction(using):
         # Nobody waits for another process that links the same subscription.
         subscription = locked(query, using, skip=True).first()
@@ -116,7 +127,7 @@ def _link_next(subscription_id: int, using: str, pace: _Pace) -> Progress:
         through = held[0] - 1 if held else scanned_through
         change(subscription, using, linked_through=None if is_done else through)
     if len(linked) == limit:
-        pace.adapt(time.thread_time() - began)
+        pace.adapt(time.monotonic() - began)
     return Progress(is_done, bool(held))
 
 

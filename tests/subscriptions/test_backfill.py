@@ -24,7 +24,7 @@ def unlinked(db: None, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_a_portion_is_followed_by_a_rest_of_the_same_length(unlinked: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    moments, used = iter([10.0, 10.5, 10.6, 10.9, 11.0]), iter([1.0, 1.1, 1.2, 1.3, 1.4, 1.4, 1.5, 1.5])
+    moments, used = iter([10.0, 10.1, 10.4, 10.5, 10.6, 10.9, 10.9, 10.9, 11.0]), iter([1.0, 1.3, 1.4, 1.5])
     clock = SimpleNamespace(monotonic=lambda: next(moments), thread_time=lambda: next(used))
     monkeypatch.setattr(backfill, "time", clock)
     assert backfill.link_portion(unlinked, USING).pause == pytest.approx(0.3)
