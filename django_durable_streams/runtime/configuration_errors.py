@@ -110,7 +110,8 @@ NO_FILE = ConfigurationProblem(
 )
 NO_DATABASE_FILE = ConfigurationProblem(
     "The database cannot be read.",
-    "The file at NAME in DATABASES is damaged, encrypted, or not a SQLite database.",
+    "The file at NAME in DATABASES is damaged, encrypted, or not a SQLite database. Was it copied over another one? "
+    "The -wal file beside it is of the other one then: remove -wal and -shm, and copy it again.",
     codes=frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}),
 )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from tests.management.commands import Shell, rows, streams
 from tests.overriding import override_streams
 from tests.servers import EXAMPLE, Server, free_port
 from tests.services import Nginx, Redis, shared
+from tests.subscriptions.receivers import tls_contexts
 
 LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 DUMMY = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
@@ -407,3 +409,23 @@ def test_a_url_that_nobody_serves_is_an_error() -> None:
     assert level == "error"
     assert "does not answer" in text
     assert not Stream.objects.alive().exists()
+
+
+@pytest.mark.django_db
+def test_a_certificate_that_signs_itself_is_an_error_with_its_remedy() -> None:
+    context, _ = tls_contexts("127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def shake_hands() -> None:
+            peer, _ = listener.accept()
+            with peer, contextlib.suppress(OSError):
+                context.wrap_socket(peer, server_side=True)
+
+        thread = threading.Thread(target=shake_hands)
+        thread.start()
+        url = PublicURL.of(f"https://127.0.0.1:{listener.getsockname()[1]}/v1/stream", {})
+        level, text = worst(public_url.examine_url(url, "default"))
+        thread.join(10)
+    assert level == "error"
+    assert "does not trust the certificate: self-signed certificate" in text
+    assert "SSL_CERT_FILE=" in text

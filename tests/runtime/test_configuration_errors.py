@@ -5,6 +5,8 @@ import logging
 import sqlite3
 import traceback
 import weakref
+from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -215,3 +217,28 @@ def full() -> OperationalError:
     error = OperationalError("database or disk is full")
     error.__cause__ = cause
     return error
+
+
+def test_a_file_with_the_wal_of_another_one_has_its_advice(tmp_path: Path) -> None:
+    """A backup that was copied over a database whose process was killed."""
+    path, backup = tmp_path / "db.sqlite3", tmp_path / "backup.sqlite3"
+    insert, rows = "INSERT INTO a VALUES (?)", [("x" * 3000,)] * 100
+    with closing(sqlite3.connect(path)) as killed:
+        killed.executescript("PRAGMA journal_mode = WAL; CREATE TABLE a (x);")
+        killed.executemany(insert, rows)
+        killed.commit()
+        killed.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        killed.execute("UPDATE a SET x = replace(x, 'x', 'y')")
+        killed.commit()
+        wal = Path(f"{path}-wal").read_bytes()
+    with closing(sqlite3.connect(backup)) as earlier:
+        earlier.executescript("PRAGMA journal_mode = WAL; CREATE TABLE a (x); CREATE INDEX i ON a (x);")
+        earlier.executemany(insert, rows)
+        earlier.commit()
+    path.write_bytes(backup.read_bytes())
+    Path(f"{path}-wal").write_bytes(wal)
+    with closing(sqlite3.connect(path)) as restored, pytest.raises(sqlite3.DatabaseError) as raised:
+        restored.execute("SELECT sum(length(x)) FROM a").fetchone()
+    problem = find_problem(sqlite(raised.value.sqlite_errorcode, str(raised.value)))
+    assert problem is configuration_errors.NO_DATABASE_FILE
+    assert "remove -wal and -shm" in problem.remedy

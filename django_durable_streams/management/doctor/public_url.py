@@ -10,6 +10,7 @@ import http.client
 import json
 import queue
 import secrets
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
@@ -36,6 +37,11 @@ END_SECONDS = 10.0
 
 CLOCK_SECONDS = 5.0
 """A header has whole seconds, and travels for some time."""
+
+_CERTIFICATE = (
+    "The certificate must be for the host of the URL, not expired, and signed by an authority that clients trust. For "
+    "one that signs itself, name its file for this command: SSL_CERT_FILE=/path/of/certificate.pem."
+)
 
 _HOW = {
     "nginx": "In nginx, set `proxy_buffering off` and remove `proxy_ignore_headers X-Accel-Buffering`.",
@@ -94,6 +100,8 @@ def examine_url(url: PublicURL, using: str) -> Iterator[Finding]:
         if not any(finding.level.value == "error" for finding in plain):
             yield from _long_poll(url, stream)
             yield from _event_stream(url, stream)
+    except ssl.SSLCertVerificationError as problem:
+        yield error("URL", f"This machine does not trust the certificate: {problem.verify_message}.", _CERTIFICATE)
     except (OSError, http.client.HTTPException) as problem:
         yield error("URL", f"The URL does not answer: {problem}", "Check the URL, its certificate, and the proxy.")
     finally:
