@@ -49,6 +49,7 @@ def wait_for(page: Page, *expected: tuple[str, str]) -> None:
         f"expected => JSON.stringify({SHOWN}) === JSON.stringify(expected)",
         arg=[list(item) for item in expected],
         timeout=30_000,
+        polling=50,  # a page in the background has no animation frames, in which the driver would look otherwise
     )
 
 
