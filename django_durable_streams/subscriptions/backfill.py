@@ -54,7 +54,7 @@ class Progress(NamedTuple):
 
 
 def _copy_log(using: str) -> None:
-    """Copy what a portion has written to SQLite's log. A later portion would copy it in its commit, and hold the lock."""
+    """Copy what a portion has written to SQLite's log. A later one would copy it in its commit, and hold the lock."""
     connection = connections[using]
     if connection.vendor == "sqlite" and not connection.in_atomic_block:
         copy_log(using)
