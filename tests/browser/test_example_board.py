@@ -31,6 +31,7 @@ def visitors(chromium: Browser, server: Server) -> Iterator[list[Visitor]]:
     for visitor in visitors:
         visitor.page.goto("/board/")
         expect(visitor.page.locator("#visitors .person", has_text="(you)")).to_have_count(1)
+    remove_cards(visitors[0].page)
     yield visitors
     for visitor in visitors:
         visitor.context.close()
@@ -42,6 +43,14 @@ def forget_the_restart(visitors: list[Visitor]) -> None:
     for visitor in visitors:
         assert all(re.search(OF_THE_RESTART, text) for text in visitor.complaints), visitor.complaints
         visitor.complaints.clear()
+
+
+def remove_cards(page: Page) -> None:
+    """Remove what a failed test has left."""
+    cards = page.locator(".card")
+    for left in range(cards.count() - 1, -1, -1):
+        page.get_by_role("button", name=re.compile("^Delete")).first.click()
+        expect(cards).to_have_count(left)
 
 
 def add(page: Page, text: str) -> None:
@@ -103,6 +112,7 @@ def test_the_keyboard_follows_a_card_that_moves(visitors: list[Visitor]) -> None
 
 def test_the_focus_goes_to_the_next_card_of_the_column(visitors: list[Visitor]) -> None:
     page = visitors[0].page
+    page.bring_to_front()  # the other one was opened last
     for text in ("One", "Two"):
         add(page, text)
         expect(page.locator(".card", has_text=text)).to_have_count(1)
@@ -115,6 +125,7 @@ def test_the_focus_goes_to_the_next_card_of_the_column(visitors: list[Visitor]) 
 
 def test_the_board_says_that_the_server_does_not_answer(visitors: list[Visitor], server: Server) -> None:
     page = visitors[0].page
+    page.bring_to_front()
     add(page, "Wait")
     move = page.get_by_role("button", name="Move “Wait” to Done")
     expect(move).to_be_enabled()

@@ -77,6 +77,7 @@ class Visitor:
         )
         self.context.on("page", self._watch)
         self.page = self.context.new_page()
+        self.page.bring_to_front()  # a page in the background follows no stream, and none of its elements has the focus
 
     def _watch(self, page: Page) -> None:
         page.set_default_timeout(10_000)
