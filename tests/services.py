@@ -169,6 +169,8 @@ class MariaDB(Database):
         )
         settings = {
             "datadir": str(self.directory / "data"),
+            # A server that starts removes the temporary tables of others from a folder that they share.
+            "tmpdir": str(self.directory),
             "socket": "socket",
             "pid-file": "pid",
             "bind-address": HOST,
