@@ -376,17 +376,23 @@ async def test_an_answer_that_cannot_be_chosen_stores_nothing() -> None:
     assert not await Chat.objects.aexists()
 
 
-async def test_results_of_tools_continue_the_message() -> None:
-    client = await client_of("ann")
-    await chunks(await post(client, "/api/chat", body(script={"count": 1})))
+async def with_tool_result(client: AsyncClient, *parts: dict[str, str]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the id of the answer in a chat, and the chat as a page sends it with parts and the result of a tool."""
     (user, answer) = (await client.get("/api/chat/c1/messages")).json()["messages"]
     tool = {"type": "tool-ask", "toolCallId": "t9", "state": "output-available", "input": {}, "output": "yes"}
     messages = [
         {"id": user["id"], "role": "user", "parts": []},
-        {"id": answer["id"], "role": "assistant", "parts": [tool]},
+        {"id": answer["id"], "role": "assistant", "parts": [*parts, tool]},
     ]
+    return answer["id"], messages
+
+
+async def test_results_of_tools_continue_the_message() -> None:
+    client = await client_of("ann")
+    await chunks(await post(client, "/api/chat", body(script={"count": 1})))
+    answer_id, messages = await with_tool_result(client)
     again = await chunks(await post(client, "/api/chat", body(messages=messages, script={"count": 1})))
-    assert again[0] == {"type": "start", "messageId": answer["id"]}
+    assert again[0] == {"type": "start", "messageId": answer_id}
     (_, stored) = (await client.get("/api/chat/c1/messages")).json()["messages"]
     assert stored["parts"][0]["output"] == "yes"
     assert stored["parts"][-1]["text"] == " word0"
@@ -460,12 +466,7 @@ async def test_pages_that_resume_a_continued_message_share_its_earlier_parts(mon
 async def test_the_durable_transport_resumes_a_continued_message_with_its_earlier_parts() -> None:
     client = await client_of("ann")
     await chunks(await post(client, "/api/chat", body(script={"count": 1})))
-    (user, answer) = (await client.get("/api/chat/c1/messages")).json()["messages"]
-    tool = {"type": "tool-ask", "toolCallId": "t9", "state": "output-available", "input": {}, "output": "yes"}
-    messages = [
-        {"id": user["id"], "role": "user", "parts": []},
-        {"id": answer["id"], "role": "assistant", "parts": [{"type": "text", "text": "First "}, tool]},
-    ]
+    _, messages = await with_tool_result(client, {"type": "text", "text": "First "})
     begun = await post(client, "/api/pointer", body(messages=messages, script={"count": 1, "seconds": 60}))
     resumed = await client.get("/api/pointer/c1/stream")
     assert (resumed.status_code, resumed["Location"]) == (200, f"{begun['Location']}/whole")
