@@ -16,6 +16,7 @@ CLIENTS := tests/ai tests/browser
 
 # What `make run` needs, and what the tests need on top of it, in one virtual environment.
 VENV_MADE := $(VENV)/.made
+INSTALL := $(PYTHON) tools/install_packages.py
 INSTALLED_EXAMPLE := $(VENV)/.installed-example
 INSTALLED := $(VENV)/.installed-dev
 INSTALLED_MYSQL := $(VENV)/.installed-mysql
@@ -202,28 +203,28 @@ $(VENV_MADE):
 	@touch $@
 
 $(INSTALLED_EXAMPLE): $(VENV_MADE) pyproject.toml constraints.txt
-	@echo "Installing the example into $(VENV). This takes about a minute."
-	@$(BIN)/python -m pip install --quiet -e '.[example]' -c constraints.txt
+	@echo "Installing the example into $(VENV). This takes up to a minute."
+	@$(INSTALL) $(VENV) -e '.[example]' -c constraints.txt
 	@touch $@
 
 # The larger set holds the smaller one: `make run` after `make test` installs nothing.
 $(INSTALLED): $(VENV_MADE) pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
+	$(INSTALL) $(VENV) -e '.[dev]' -c constraints.txt
 	@touch $@ $(INSTALLED_EXAMPLE)
 
 $(INSTALLED_NOX): $(VENV_MADE) constraints.txt
-	$(BIN)/python -m pip install --quiet 'nox[uv]' -c constraints.txt
+	$(INSTALL) $(VENV) 'nox[uv]' -c constraints.txt
 	@touch $@
 
 $(INSTALLED_LITELLM): $(VENV_MADE) tests/ai/litellm.txt
 	$(BIN)/python -m venv --clear $(LITELLM)
-	$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/ai/litellm.txt
+	$(INSTALL) $(LITELLM) -r tests/ai/litellm.txt
 	@touch $@
 
 # The MySQL driver is compiled where it is installed, so only what needs it asks for it.
 $(INSTALLED_MYSQL): $(VENV_MADE) pyproject.toml constraints.txt
 	@$(PYTHON) tools/ensure_system.py compiler pkg-config python-headers mysql-headers
-	$(BIN)/python -m pip install --quiet -e '.[dev,mysql]' -c constraints.txt
+	$(INSTALL) $(VENV) -e '.[dev,mysql]' -c constraints.txt
 	@touch $@ $(INSTALLED) $(INSTALLED_EXAMPLE)
 
 %/node_modules/.installed: %/package.json %/package-lock.json
