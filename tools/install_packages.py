@@ -1,4 +1,4 @@
-"""Install packages into a virtual environment: `python3 tools/install_packages.py .venv -e '.[dev]' -c constraints.txt`.
+"""Install packages into a virtual environment: `python3 tools/install_packages.py .venv pytest -c constraints.txt`.
 
 The first argument is the environment, the others are those of `pip install`. uv installs them, because it takes a
 tenth of pip's time. Where pip is configured to use another index, or where uv fails, pip installs them. Uses the
