@@ -13,12 +13,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from tests.cluster.cluster import STRESS
 from tests.cluster.http import Client, Unreachable
 
 TEXT = {"content-type": "text/plain"}
 PROGRESS_SECONDS = 30.0
 PAUSE_SECONDS = 0.05
 """Before the next attempt where nobody answers."""
+
+PACE_SECONDS = 0.0 if STRESS else 0.03
+"""Between two appends of a writer, on average. Dozens of writers without a pause would take the processors from the
+servers that start meanwhile.
+"""
 
 
 def position(offset: str) -> int:
@@ -121,6 +127,7 @@ class Load:
                 await asyncio.sleep(PAUSE_SECONDS)
                 if not writer.producer:
                     payload = writer.next_payload()
+            await asyncio.sleep(random.uniform(0, 2 * PACE_SECONDS))
 
     async def _attempt(self, writer: Writer, payload: str, url: str) -> bool:
         headers = dict(TEXT)

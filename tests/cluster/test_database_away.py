@@ -78,6 +78,7 @@ async def fill(cluster: Cluster, take_all: Callable[[], object], free: Callable[
             refused = await client.request("POST", f"{url}/held", TEXT, b"line\n")  # its wait needs a connection
             assert refused.status == 503
             assert "no free connection" in refused.text
+            await asyncio.sleep(0.02)
         await asyncio.to_thread(free)
         assert (await client.request("POST", f"{url}/held", TEXT, b"line\n")).status == 204
     assert "The database has no free connection." in cluster.logs()

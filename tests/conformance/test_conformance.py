@@ -17,6 +17,7 @@ import pytest
 
 from tests.servers import EntryPoint, Kind, Server
 from tests.services import Database, MariaDB, PostgreSQL, Redis, shared
+from tests.templates import migrated_database
 
 pytestmark = pytest.mark.conformance
 
@@ -63,7 +64,8 @@ class Configuration:
             self.kind,
             entry_point=self.entry_point,
             workers=self.workers,
-            database_url=None if self.database is None else shared(self.database).new_database(),
+            database_url=None if self.database is None else migrated_database(shared(self.database)),
+            migrated=self.database is not None,
             env={**OWN_SETTINGS, **({"REDIS_URL": shared(Redis).url} if self.redis else {})},
         )
 

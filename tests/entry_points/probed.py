@@ -10,6 +10,9 @@ import httpx
 
 from tests.servers import APPLICATION, EntryPoint, Kind, Server
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.16
+"""Seconds between two looks of `wait_until`."""
+
 PROBED = "tests.entry_points.probe_asgi:application"
 MIB = 1024 * 1024
 
@@ -133,9 +136,13 @@ def memory_of(pid: int, field: str) -> int:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait for a condition and return how many seconds that took. Fails after so many seconds."""
-    began = time.monotonic()
+    """Wait for a condition and return how many seconds that took. Fails after so many seconds.
+
+    A condition that takes long to come true is looked at less often: most ask a server, which collects its garbage.
+    """
+    began, pause = time.monotonic(), FIRST_PAUSE
     while not condition():
         assert time.monotonic() - began < seconds, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
     return time.monotonic() - began

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.entry_points.probed import ProbedServer
 from tests.servers import Kind
@@ -57,3 +57,9 @@ class EntryPoint(ProbedServer):
         if self.name == "wsgi":
             return [sys.executable, str(WSGI_SERVER), str(self.port)]
         return super()._command()
+
+
+class Serving(Protocol):
+    """Returns a server by the name of its entry point and the settings of streams, which are hashable."""
+
+    def __call__(self, name: str, /, **streams: Any) -> EntryPoint: ...

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from tests.entry_points.probed import MIB, Probe, memory_of, wait_until
-from tests.hostile.entry_points import EntryPoint
+from tests.hostile.entry_points import EntryPoint, Serving
 from tests.hostile.wire import Wire, head
 
 LIVE = ("uvicorn-direct", "uvicorn-h11", "uvicorn-routed", "uvicorn-urls", "daphne", "granian", "hypercorn")
@@ -17,6 +17,8 @@ OURS = ("uvicorn-direct", "uvicorn-routed")
 
 BYTES = "application/octet-stream"
 PLACES = 5
+FEW_PLACES = {"MAX_LIVE_READERS": PLACES, "LONG_POLL_TIMEOUT": 60, "SSE_DURATION": 60}
+IMPATIENT = {"SEND_TIMEOUT": 1, "MAX_LIVE_READERS": PLACES, "SSE_DURATION": 60}
 WAITING_SECONDS = 2.0
 """A long-poll without an answer for so long waits. A busy server refuses one within this time."""
 
@@ -28,17 +30,17 @@ def read(path: str, mode: str, offset: str = "now") -> bytes:
 
 @pytest.mark.parametrize("name", LIVE)
 @pytest.mark.parametrize("mode", ["sse", "long-poll"])
-def test_a_burst_of_readers_finds_as_many_places_as_there_are(name: str, mode: str) -> None:
-    with EntryPoint(name, MAX_LIVE_READERS=PLACES, LONG_POLL_TIMEOUT=60, SSE_DURATION=60) as server:
-        path = server.create()
-        for _ in range(2):  # the places of those who have left are free again
-            with ExitStack() as stack, ThreadPoolExecutor(16) as pool:
-                wires = [stack.enter_context(Wire(server.port)) for _ in range(60)]
-                list(pool.map(lambda wire: wire.send(read(path, mode)), wires))
-                refused = pool.map(lambda wire: _is_refused(wire, mode), wires)
-                assert [*refused].count(False) == PLACES
-                assert server.probe().places == PLACES
-            wait_until(lambda: server.probe().places == 0, 10, "the places are free")
+def test_a_burst_of_readers_finds_as_many_places_as_there_are(serving: Serving, name: str, mode: str) -> None:
+    server = serving(name, **FEW_PLACES)
+    path = server.create()
+    for _ in range(2):  # the places of those who have left are free again
+        with ExitStack() as stack, ThreadPoolExecutor(16) as pool:
+            wires = [stack.enter_context(Wire(server.port)) for _ in range(60)]
+            list(pool.map(lambda wire: wire.send(read(path, mode)), wires))
+            refused = pool.map(lambda wire: _is_refused(wire, mode), wires)
+            assert [*refused].count(False) == PLACES
+            assert server.probe().places == PLACES
+        wait_until(lambda: server.probe().places == 0, 10, "the places are free")
 
 
 def _is_refused(wire: Wire, mode: str) -> bool:
@@ -133,8 +135,9 @@ def test_a_reader_that_is_slow_is_not_ended(name: str) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("target", ["", "?offset=-1"])
-def test_a_page_that_is_not_taken_is_not_kept(name: str, target: str) -> None:
-    with EntryPoint(name, SEND_TIMEOUT=1) as server, ExitStack() as stack:
+def test_a_page_that_is_not_taken_is_not_kept(serving: Serving, name: str, target: str) -> None:
+    server = serving(name, **IMPATIENT)
+    with ExitStack() as stack:
         path = server.create(kind=BYTES)
         server.append(path, bytes(15 * MIB), kind=BYTES)
         before = server.probe(collect=True)
@@ -196,9 +199,11 @@ def test_those_who_do_not_read_a_page_share_it(name: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("name", LIVE)
-def test_an_append_that_closes_the_stream_reaches_its_reader_whole(name: str) -> None:
-    with EntryPoint(name, SSE_DURATION=60) as server, Wire(server.port) as wire:
+def test_an_append_that_closes_the_stream_reaches_its_reader_whole(serving: Serving, name: str) -> None:
+    server = serving(name, **FEW_PLACES)
+    with Wire(server.port) as wire:
         path = server.create()
+        wait_until(lambda: server.probe().listeners == 0, 10, "nobody waits")
         wire.send(read(path, "sse"))
         assert _events(wire)
         wire.received = wire.received.partition(b"\r\n\r\n")[2]
@@ -209,10 +214,11 @@ def test_an_append_that_closes_the_stream_reaches_its_reader_whole(name: str) ->
 
 @pytest.mark.parametrize("name", WAIT_FOR_THEIR_CLIENTS)
 @pytest.mark.parametrize("mode", ["sse", "page"])
-def test_a_reader_that_takes_a_little_at_a_time_is_ended(name: str, mode: str) -> None:
+def test_a_reader_that_takes_a_little_at_a_time_is_ended(serving: Serving, name: str, mode: str) -> None:
     if (name, mode) == ("uvicorn-urls", "page"):
         pytest.skip("Django's own handler sends it")
-    with EntryPoint(name, SEND_TIMEOUT=1, SSE_DURATION=60) as server, Wire(server.port, receive_buffer=4096) as wire:
+    server = serving(name, **IMPATIENT)
+    with Wire(server.port, receive_buffer=4096) as wire:
         path = server.create(kind=BYTES)
         server.append(path, bytes(15 * MIB), kind=BYTES)
         wire.send(read(path, "sse", "-1") if mode == "sse" else head("GET", f"{path}?offset=-1"))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.client_socket import SECONDS
 from tests.entry_points.probed import MIB, memory_of, wait_until
-from tests.hostile.entry_points import ENTRY_POINTS, EntryPoint
+from tests.hostile.entry_points import ENTRY_POINTS, EntryPoint, Serving
 from tests.hostile.wire import Wire, chunked, head
 
 # Twisted reads a body to its end, on the disk, before it tells of a request; so does Django.
@@ -57,23 +57,22 @@ def test_nothing_is_kept_for_whom_nothing_is_allowed(name: str) -> None:
 
 @pytest.mark.parametrize("name", BEFORE_THE_BODY)
 @pytest.mark.parametrize("framing", FRAMING)
-def test_what_is_refused_by_its_head_is_refused_before_its_body(name: str, framing: str) -> None:
-    settings = {**NOBODY, "MAX_APPEND_BYTES": MIB, "PERMISSION_CLASSES": "django_durable_streams.permissions.AllowAll"}
-    with EntryPoint(name, **settings, PATH_PATTERNS=["allowed/*"], CONTENT_TYPES=["text/plain"]) as server:  # type: ignore[arg-type]
-        refusals = [
-            (head("PUT", "elsewhere", FRAMING[framing]), 403),
-            (head("PUT", "allowed/a", FRAMING[framing], kind="image/png"), 415),
-            (head("PUT", "allowed/%00", FRAMING[framing]), 400),
-            (head("POST", "allowed/a", FRAMING[framing], "Producer-Id: x"), 400),
-            (head("POST", "allowed/a", FRAMING[framing], "Expect: 100-continue", "Producer-Id: x"), 400),
-            (head("PATCH", "allowed/a", FRAMING[framing]), 405),
-        ]
-        if framing == "length":
-            refusals.append((head("POST", "allowed/a", FRAMING[framing]), 413))
-        for request, status in refusals:
-            with Wire(server.port) as wire:
-                wire.send(request)
-                assert wire.answer().status == status, request
+def test_what_is_refused_by_its_head_is_refused_before_its_body(serving: Serving, name: str, framing: str) -> None:
+    server = serving(name, MAX_APPEND_BYTES=MIB, PATH_PATTERNS=("allowed/*",), CONTENT_TYPES=("text/plain",))
+    refusals = [
+        (head("PUT", "elsewhere", FRAMING[framing]), 403),
+        (head("PUT", "allowed/a", FRAMING[framing], kind="image/png"), 415),
+        (head("PUT", "allowed/%00", FRAMING[framing]), 400),
+        (head("POST", "allowed/a", FRAMING[framing], "Producer-Id: x"), 400),
+        (head("POST", "allowed/a", FRAMING[framing], "Expect: 100-continue", "Producer-Id: x"), 400),
+        (head("PATCH", "allowed/a", FRAMING[framing]), 405),
+    ]
+    if framing == "length":
+        refusals.append((head("POST", "allowed/a", FRAMING[framing]), 413))
+    for request, status in refusals:
+        with Wire(server.port) as wire:
+            wire.send(request)
+            assert wire.answer().status == status, request
 
 
 @pytest.mark.parametrize("name", [*BEFORE_THE_BODY, "uvicorn-urls", "daphne"])
@@ -104,8 +103,9 @@ def test_unfinished_bodies_of_all_clients_are_bounded_together(name: str) -> Non
 
 @pytest.mark.parametrize("name", BEFORE_THE_BODY)
 @pytest.mark.parametrize("framing", FRAMING)
-def test_a_body_has_a_deadline(name: str, framing: str) -> None:
-    with EntryPoint(name, RECEIVE_TIMEOUT=1) as server, ExitStack() as stack:
+def test_a_body_has_a_deadline(serving: Serving, name: str, framing: str) -> None:
+    server = serving(name, RECEIVE_TIMEOUT=1)
+    with ExitStack() as stack:
         path = server.create()
         silent, dripping, late = (stack.enter_context(Wire(server.port)) for _ in range(3))
         for wire in (silent, dripping, late):
@@ -199,15 +199,15 @@ def test_a_server_that_ends_does_not_wait_for_a_body() -> None:
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 50])
-def test_bodies_in_pieces_and_requests_behind_them_are_taken_in_order(pieces: int) -> None:
-    with EntryPoint("uvicorn-direct") as server:
-        path = server.create()
-        body = bytes(range(256)) * 400
-        whole = b"".join(head("POST", path, f"Content-Length: {len(body)}") + body for _ in range(3))
-        size = -(-len(whole) // pieces)
-        with Wire(server.port) as wire:
-            for begin in range(0, len(whole), size):
-                wire.send(whole[begin : begin + size])
-            assert [wire.answer().status for _ in range(3)] == [204] * 3
-            wire.socket.shutdown(socket.SHUT_WR)
-        assert httpx.get(server.url(path)).content == body * 3
+def test_bodies_in_pieces_and_requests_behind_them_are_taken_in_order(serving: Serving, pieces: int) -> None:
+    server = serving("uvicorn-direct")
+    path = server.create()
+    body = bytes(range(256)) * 400
+    whole = b"".join(head("POST", path, f"Content-Length: {len(body)}") + body for _ in range(3))
+    size = -(-len(whole) // pieces)
+    with Wire(server.port) as wire:
+        for begin in range(0, len(whole), size):
+            wire.send(whole[begin : begin + size])
+        assert [wire.answer().status for _ in range(3)] == [204] * 3
+        wire.socket.shutdown(socket.SHUT_WR)
+    assert httpx.get(server.url(path)).content == body * 3

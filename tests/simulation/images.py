@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import builtins
 import datetime
+import functools
 import importlib
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -68,14 +70,13 @@ class Images:
         """Find a module of the package for the process that runs (see `sys.meta_path`)."""
         if not name.startswith(f"{PACKAGE}.") or is_shared(name):
             return None
-        file = ROOT.joinpath(*name.split(".")[1:])
-        is_package = file.is_dir()
-        file = file / "__init__.py" if is_package else file.with_suffix(".py")
-        if not file.exists():
+        origin = _origin(name)
+        if origin is None:
             return None
-        spec = ModuleSpec(name, self, origin=str(file), is_package=is_package)  # type: ignore[arg-type]
+        is_package = origin.endswith("__init__.py")
+        spec = ModuleSpec(name, self, origin=origin, is_package=is_package)  # type: ignore[arg-type]
         if is_package:
-            spec.submodule_search_locations = [str(file.parent)]
+            spec.submodule_search_locations = [os.path.dirname(origin)]
         return spec
 
     def create_module(self, spec: ModuleSpec) -> None:
@@ -121,6 +122,14 @@ class Images:
             for name, value in vars(module).items():
                 if value is old_time or value is old_datetime:
                     setattr(module, name, new_time if value is old_time else new_datetime)
+
+
+@functools.cache
+def _origin(name: str) -> str | None:
+    """Return the file of a module of the package: each process asks for two hundred."""
+    file = ROOT.joinpath(*name.split(".")[1:])
+    file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    return str(file) if file.exists() else None
 
 
 def _is_ours(name: str) -> bool:

@@ -56,8 +56,8 @@ def test_one_seed() -> None:
 
 
 def test_a_seed_is_the_same_run_each_time() -> None:
-    first, second = (simulate("--seeds", "2:5", "--trace", "--keep-going") for _ in range(2))
-    alone = simulate("--seed", "4", "--trace")
+    first, second = (simulate("--seeds", "7:10", "--trace", "--keep-going") for _ in range(2))
+    alone = simulate("--seed", "9", "--trace")
     assert digest(first.stdout) == digest(second.stdout)
     assert digest(alone.stdout) == digest(first.stdout)[-len(digest(alone.stdout)) :]
 

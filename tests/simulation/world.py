@@ -27,7 +27,7 @@ from .images import Images, Process
 from .jobs import Job
 from .lifetimes import Mortal
 from .loops import SimulatedLoop
-from .memory import left_over, objects
+from .memory import by_class, left_over, objects
 from .nemesis import Nemesis
 from .network import Lost, Network, Refused, Server
 from .preparing import Log, prepare
@@ -285,7 +285,7 @@ class World:
                 seen = await self._read(server, path)
                 if seen != result[path.name]:
                     self.history.fault(f"{server.process} sees {path.name} as {seen}, others as {result[path.name]}")
-        self._unused = objects(fresh.process)
+        self._unused = objects(fresh.process, by_class())
         fresh.process.kill()
         for name, final in result.items():
             self.history.note("world", f"in the end {name} is {final}")
@@ -346,11 +346,19 @@ class World:
     async def _stop(self) -> None:
         """End all processes as they should be ended."""
         await asyncio.sleep(IDLE_SECONDS)
-        gc.collect()
-        for server in self.servers:  # an operation may make a stream anew
-            for fault in left_over(server.process, self._unused, self._stream_count()):
-                self.history.fault(fault)
+        faults = self._left_over()
+        if faults:  # what is in circles still counts: to find these takes half a second
+            gc.collect()
+            faults = self._left_over()
+        for fault in faults:
+            self.history.fault(fault)
+        for server in self.servers:
             await self.end(server)
+
+    def _left_over(self) -> list[str]:
+        """Return what the servers have kept that they should have let go of."""
+        counts, streams = by_class(), self._stream_count()  # an operation may make a stream anew
+        return [fault for server in self.servers for fault in left_over(server.process, counts, self._unused, streams)]
 
     def _stream_count(self) -> int:
         """Return how many streams there may have been."""
