@@ -26,9 +26,9 @@ CHROMIUM_ARGUMENTS = [
 ]
 
 
-# Not wider than the module: playwright keeps an event loop running in this thread, and Django
-# refuses database access beside one.
-@pytest.fixture(scope="module")
+# Not wider than these tests, none of which uses a database: playwright keeps an event loop running in this thread, and
+# Django refuses database access beside one.
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[playwright.Browser]:
     if CHROMIUM is None:
         pytest.fail("no Chromium on this machine: install the package chromium-headless-shell")
