@@ -54,7 +54,7 @@ PAGES = [first_screen, answering, answered, board, wire]
 
 @pytest.mark.parametrize("show", PAGES, ids=lambda show: show.__name__)
 def test_everybody_can_use_a_page_and_it_fits(visit_example: Begin, show: Callable[[Page], None]) -> None:
-    page = visit_example(reduced_motion="reduce").page
+    page = visit_example().page
     show(page)
     for device, viewport in DEVICES:
         page.set_viewport_size(viewport)

@@ -97,14 +97,18 @@ def check_looks(page: Page, name: str, *, examine: bool = False) -> None:
 
 
 class Visitor:
-    """A browser context of its own, and everything that went wrong in its pages."""
+    """A browser context of its own, and everything that went wrong in its pages.
+
+    It asks for no motion: Chromium would draw the mark of a page that is live, or writes, sixty times a second.
+    """
 
     def __init__(self, chromium: Browser, base_url: str, **options: Any) -> None:
         self.base_url = base_url
         self.complaints: list[str] = []
         self.foreign_requests: list[str] = []
         self.context = chromium.new_context(
-            base_url=base_url, **{"viewport": DESKTOP, "permissions": ["clipboard-write"], **options}
+            base_url=base_url,
+            **{"viewport": DESKTOP, "permissions": ["clipboard-write"], "reduced_motion": "reduce", **options},
         )
         self.context.on("page", self._watch)
         self.page = self.context.new_page()
