@@ -1,12 +1,12 @@
-// Runs the page of docs/ai.md against a chat: node page.mjs PACKAGE ORIGIN FILE SCENARIO. The file has the page's code.
-// Prints words as it goes on, and at last what the page shows.
+// Runs the page of docs/ai.md against a chat: node page.mjs PACKAGE ORIGIN FILE SCENARIO... The file has the page's code.
+// Prints words as it goes on, and at last what the page shows, by the scenario.
 
 import { readFileSync } from "node:fs"
 
 import { resumingFetch } from "../../django_durable_streams/static/durable_streams/resuming-fetch.js"
 import { hook, textOf, until } from "./state.mjs"
 
-const [name, origin, file, scenario] = process.argv.slice(2)
+const [name, origin, file, ...chosen] = process.argv.slice(2)
 const sdk = await import(name)
 globalThis.modules = { "@ai-sdk/react": { useChat: hook(sdk) }, ai: sdk, "./resuming-fetch.js": { resumingFetch } }
 
@@ -68,4 +68,7 @@ async function left(id) {
   return { pages: [shown(chat)], stored: (await loadChat(id)).answer !== "" }
 }
 
-console.log(JSON.stringify(await { reload, killed, left }[scenario](`${name}-${scenario}`)))
+const scenarios = { reload, killed, left }
+const results = {}
+for (const scenario of chosen) results[scenario] = await scenarios[scenario](`${name}-${scenario}`)
+console.log(JSON.stringify(results))

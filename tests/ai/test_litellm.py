@@ -22,45 +22,53 @@ PYTHON = os.environ.get("LITELLM_PYTHON") or str(Path(sys.prefix, "litellm", "bi
 RUN_SECONDS = 120
 
 PROGRAM = """
-import asyncio, json, sys
+import asyncio, json, sys, traceback
 import litellm, msgspec
 from django_durable_streams.contrib.ai.sources.openai import chat_completions
 
-async def main():
+async def events_of(url):
     messages = [{"role": "user", "content": "Hi"}]
-    options = {"api_base": sys.argv[1], "api_key": "test", "stream_options": {"include_usage": True}}
+    options = {"api_base": url, "api_key": "test", "stream_options": {"include_usage": True}}
     request = litellm.acompletion(model="openai/m", messages=messages, stream=True, num_retries=0, **options)
-    return [msgspec.to_builtins(event) async for event in chat_completions(request)]
+    try:
+        return [msgspec.to_builtins(event) async for event in chat_completions(request)]
+    except Exception as error:
+        return traceback.format_exception_only(error)[-1]
+
+async def main():
+    return [await events_of(url) for url in sys.argv[1:]]
 
 print(json.dumps(asyncio.run(main())))
 """
 
+SCRIPT = [
+    completion({"role": "assistant", "content": ""}),
+    completion({"reasoning_content": "Hm."}),
+    completion({"content": "Good day"}),
+    completion(call(0, "", id="a", name="add", type="function")),
+    completion(call(0, '{"x":1}')),
+    completion({}, "tool_calls"),
+    USAGE,
+    "[DONE]",
+]
+
 pytestmark = pytest.mark.skipif(not Path(PYTHON).exists(), reason="LiteLLM is not installed: run `make unit`")
 
 
-def events_of(script: list[Any], status: int = 200) -> Any:
-    """Return the events of an answer by LiteLLM, or the last line of its error."""
+@pytest.fixture(scope="module")
+def outcomes() -> list[Any]:
+    """The events of an answer by LiteLLM, and the error of a refused one. One process: it imports for seconds."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    with provider() as server:
-        server.script, server.status = [*script, "[DONE]"], status
-        command = [PYTHON, "-c", PROGRAM, f"{server.url}/v1"]
+    with provider() as answering, provider() as refusing:
+        answering.script, refusing.status = SCRIPT, 401
+        command = [PYTHON, "-c", PROGRAM, f"{answering.url}/v1", f"{refusing.url}/v1"]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
-    if done.returncode:
-        return done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_an_answer_of_litellm_is_reasoning_text_a_call_and_an_end() -> None:
-    script = [
-        completion({"role": "assistant", "content": ""}),
-        completion({"reasoning_content": "Hm."}),
-        completion({"content": "Good day"}),
-        completion(call(0, "", id="a", name="add", type="function")),
-        completion(call(0, '{"x":1}')),
-        completion({}, "tool_calls"),
-        USAGE,
-    ]
-    assert events_of(script) == [
+def test_an_answer_of_litellm_is_reasoning_text_a_call_and_an_end(outcomes: list[Any]) -> None:
+    assert outcomes[0] == [
         {"type": "reasoning", "text": "Hm."},
         {"type": "text", "text": "Good day"},
         {"type": "tool-input", "id": "a", "name": "add"},
@@ -71,5 +79,5 @@ def test_an_answer_of_litellm_is_reasoning_text_a_call_and_an_end() -> None:
     ]
 
 
-def test_a_provider_that_refuses_litellm_is_an_error() -> None:
-    assert "AuthenticationError" in events_of([], status=401)
+def test_a_provider_that_refuses_litellm_is_an_error(outcomes: list[Any]) -> None:
+    assert "AuthenticationError" in outcomes[1]

@@ -26,19 +26,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The code of the page, in a file."""
     (block,) = [block for block in blocks(ROOT / "docs" / "ai.md", "js") if "useChat" in block.text]
-    file = tmp_path / "chat.js"
+    file = tmp_path_factory.mktemp("page") / "chat.js"
     file.write_text(block.text)
     return file
 
 
-def opened(package: str, server: Server, page: Path, scenario: str) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module", params=PACKAGES)
+def shown(request: pytest.FixtureRequest, server: Server, page: Path) -> Any:
+    """What the page shows with a package after the scenarios in which the server stays."""
+    return result(opened(request.param, server, page, "reload", "left"))
+
+
+def opened(package: str, server: Server, page: Path, *scenarios: str) -> subprocess.Popen[str]:
     node = shutil.which("node")
     assert node, "node is missing"
-    command = [node, "page.mjs", package, server.base_url, str(page), scenario]
+    command = [node, "page.mjs", package, server.base_url, str(page), *scenarios]
     return subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True)
 
 
@@ -60,17 +66,16 @@ def texts(shown: dict[str, Any]) -> list[tuple[str, str]]:
 WHOLE = [("user", "What is a stream?"), ("assistant", ANSWER)]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_reload_shows_all_messages_once(server: Server, page: Path, package: str) -> None:
-    shown = result(opened(package, server, page, "reload"))
-    (user, part) = texts(shown["at"])
+def test_a_reload_shows_all_messages_once(shown: Any) -> None:
+    reload = shown["reload"]
+    (user, part) = texts(reload["at"])
     assert user == WHOLE[0]
     assert len(part[1]) < len(ANSWER)
-    for one in shown["pages"]:
+    for one in reload["pages"]:
         assert texts(one) == WHOLE
         assert one["status"] == "ready"
     # The parts of the stored chat are those that have arrived live.
-    live, stored = shown["kinds"]
+    live, stored = reload["kinds"]
     assert live == stored == [["text"], ["reasoning", "text", "tool-look_up", "data-progress", "text"]]
 
 
@@ -81,17 +86,16 @@ def test_an_answer_is_whole_though_its_server_is_killed(server: Server, page: Pa
     server.kill()
     await_line(process, "refused")
     server.start()
-    for one in result(process)["pages"]:
+    for one in result(process)["killed"]["pages"]:
         assert texts(one) == WHOLE
         assert one["status"] == "ready"
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_page_that_leaves_reads_no_further(server: Server, page: Path, package: str) -> None:
-    shown = result(opened(package, server, page, "left"))
-    assert len(texts(shown["pages"][0])[1][1]) < len(ANSWER)
-    assert shown["pages"][0]["status"] == "ready"
-    assert shown["stored"]
+def test_a_page_that_leaves_reads_no_further(shown: Any) -> None:
+    left = shown["left"]
+    assert len(texts(left["pages"][0])[1][1]) < len(ANSWER)
+    assert left["pages"][0]["status"] == "ready"
+    assert left["stored"]
 
 
 def test_the_words_are_counted() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import subprocess
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import preloaded
 from tests.servers import EXAMPLE, Server
 
 pytestmark = pytest.mark.cluster
+
+STDERR = 2
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +24,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     env = {"DJANGO_SETTINGS_MODULE": "tests.ai.serving", "AI_RUNS_IN": "worker"}
     with Server(database_url=url, env=env) as server:
         command = [sys.executable, str(EXAMPLE / "manage.py"), "streams_worker"]
-        worker = subprocess.Popen(command, env=server.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        try:
-            assert worker.stdout is not None
-            assert b"writing ai answers" in worker.stdout.readline()
-            yield server
-        finally:
-            worker.terminate()
-            worker.communicate(timeout=30)
-            assert worker.returncode == 0
+        reading, writing = os.pipe()
+        with open(reading, "rb") as output:
+            worker = preloaded.start(command, cwd=EXAMPLE, env=server.env, output=writing, errors=STDERR)
+            os.close(writing)
+            try:
+                assert b"writing ai answers" in output.readline()
+                yield server
+            finally:
+                worker.terminate()
+                assert worker.wait(30) == 0
 
 
 def body(chat: str, **script: Any) -> dict[str, Any]:

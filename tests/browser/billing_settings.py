@@ -1,7 +1,9 @@
 """The example project with an app that has consumers."""
 
-from config.settings import *  # noqa: F403
-from config.settings import DURABLE_STREAMS, INSTALLED_APPS
+from config.settings import DURABLE_STREAMS
+
+from tests.serving_settings import *  # noqa: F403
+from tests.serving_settings import INSTALLED_APPS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.browser.billing"]
 # What the pages show must not change while a test looks at it.

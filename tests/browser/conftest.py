@@ -25,10 +25,12 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
 ]
 
+OF_PAGES = {"DJANGO_SETTINGS_MODULE": "tests.browser.page_settings"}
 
-# Not wider than the module: playwright keeps an event loop running in this thread, and Django
-# refuses database access beside one.
-@pytest.fixture(scope="module")
+
+# Not wider than these tests, none of which uses a database: playwright keeps an event loop running in this thread, and
+# Django refuses database access beside one.
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[playwright.Browser]:
     if CHROMIUM is None:
         pytest.fail("no Chromium on this machine: install the package chromium-headless-shell")
@@ -36,6 +38,20 @@ def chromium() -> Iterator[playwright.Browser]:
         browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=CHROMIUM_ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="package")
+def shared_page_server() -> Iterator[Server]:
+    with Server("uvicorn", entry_point="asgi", env=OF_PAGES) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def page_server(shared_page_server: Server) -> Server:
+    """The server of recipes and other pages of tests, which all of its modules share. They may stop it."""
+    if shared_page_server.process is None:
+        shared_page_server.start()  # a test has failed before it did so
+    return shared_page_server
 
 
 @pytest.fixture(scope="module")

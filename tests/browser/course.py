@@ -39,7 +39,7 @@ class Reader(NamedTuple):
 
     @property
     def path(self) -> str:
-        return f"public/relay/{self.recipe}"
+        return f"public/relay/{self.network.port}/{self.recipe}"
 
     def show(self, path: str, **options: str) -> None:
         """Open the page for a stream."""

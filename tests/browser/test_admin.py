@@ -247,7 +247,7 @@ Stream.objects.create(path="long/" + "x" * 500, content_type="text/plain", data=
 
 
 def test_it_fits_the_window_in_both_schemes(visit: Visit, gallery: None) -> None:
-    page = visit(viewport=MOBILE, reduced_motion="reduce", bypass_csp=True).page
+    page = visit(viewport=MOBILE, bypass_csp=True).page
     check_looks(page, "admin-list", examine=True)
     page.set_viewport_size(DESKTOP)
     assert page.locator(".results").evaluate("table => table.scrollWidth <= table.clientWidth")

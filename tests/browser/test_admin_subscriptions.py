@@ -74,7 +74,7 @@ def open_page(page: Page, name: str) -> None:
 
 
 def test_it_fits_the_window_and_is_the_same_in_both_schemes(visit: Visit) -> None:
-    page = visit(viewport=MOBILE, reduced_motion="reduce", bypass_csp=True).page
+    page = visit(viewport=MOBILE, bypass_csp=True).page
     page.goto(SUBSCRIPTIONS)
     check_looks(page, "admin-subscriptions", examine=True)
     for subscription in ("billing", "search-index", "thumbnails", "archive", "statistics"):

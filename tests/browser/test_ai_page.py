@@ -100,6 +100,7 @@ def test_the_first_message_makes_the_chat(page: Page) -> None:
     assert violations(page) == []
     before = page.get_by_role("listitem").count()  # those of other tests
     page.get_by_role("link", name="New chat").click()
+    page.wait_for_load_state()  # a form that is sent before its script has run loads the page anew
     address = page.url
     say(page, "What?")
     wait_for(page, ("user", "What?"), ("assistant", ANSWER))

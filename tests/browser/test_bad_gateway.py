@@ -14,7 +14,6 @@ from tests.servers import Server
 
 pytestmark = pytest.mark.browser
 
-ENVIRONMENT = {"DJANGO_SETTINGS_MODULE": "tests.browser.page_settings"}
 RECIPES = ("event-view.html", "htmx-2.html", "htmx-4.html", "follow.html")
 
 ON_A_STREAM = """async url => {
@@ -28,9 +27,8 @@ ON_A_STREAM = """async url => {
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server("uvicorn", entry_point="asgi", env=ENVIRONMENT) as server:
-        yield server
+def server(page_server: Server) -> Server:
+    return page_server
 
 
 @pytest.fixture

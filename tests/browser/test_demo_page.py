@@ -68,7 +68,7 @@ def http(method: str, url: str, body: bytes | None = None, **headers: str) -> tu
 
 
 def test_a_stream_is_followed_live_and_read_again_after_a_reload(visit: Visit) -> None:
-    page = visit().page
+    page = visit(reduced_motion="no-preference").page
     url = create(page)
     output = page.locator("#output")
 
@@ -330,7 +330,7 @@ def test_a_curl_line_can_be_copied(visit: Visit) -> None:
 
 
 def test_it_fits_the_window_in_both_schemes(visit: Visit) -> None:
-    page = visit(viewport=MOBILE, reduced_motion="reduce").page
+    page = visit(viewport=MOBILE).page
     check_looks(page, "demo-first-visit")
     create(page)
     append(page, "Hello, stream")

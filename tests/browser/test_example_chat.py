@@ -26,7 +26,7 @@ ENVIRONMENT = {"TOKENS_PER_SECOND": "80"}
 
 
 def test_one_click_and_a_reload_show_what_it_is_about(visit_example: Begin, example_server: Server) -> None:
-    page = visit_example("/").page
+    page = visit_example("/", reduced_motion="no-preference").page
     page.get_by_role("button", name=READY_MADE).click()
     expect(page.locator("#hint")).to_contain_text("Now reload this page.")
     expect(page).to_have_url(re.compile(r"/c/[0-9a-f]{24}/$"))

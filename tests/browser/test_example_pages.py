@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.example_pages import Begin, ask, overflows, wait_for_end, wait_for_text
-from tests.browser.visitor import DESKTOP, MOBILE, take_picture, violations
+from tests.browser.visitor import DESKTOP, MOBILE, take_picture, violations_in_schemes
 from tests.servers import ROOT, Server
 
 pytestmark = pytest.mark.browser
@@ -54,7 +54,7 @@ PAGES = [first_screen, answering, answered, board, wire]
 
 @pytest.mark.parametrize("show", PAGES, ids=lambda show: show.__name__)
 def test_everybody_can_use_a_page_and_it_fits(visit_example: Begin, show: Callable[[Page], None]) -> None:
-    page = visit_example(reduced_motion="reduce").page
+    page = visit_example().page
     show(page)
     for device, viewport in DEVICES:
         page.set_viewport_size(viewport)
@@ -62,7 +62,7 @@ def test_everybody_can_use_a_page_and_it_fits(visit_example: Begin, show: Callab
             page.emulate_media(color_scheme=scheme)
             assert not overflows(page)
             take_picture(page, f"example-{show.__name__}-{device}-{scheme}")
-            assert violations(page) == [], (device, scheme)
+        assert violations_in_schemes(page) == {"light": [], "dark": []}, device
 
 
 class WsgiServer(Server):

@@ -13,13 +13,10 @@ from tools.ensure_system import locate
 
 pytestmark = pytest.mark.browser
 
-ENVIRONMENT = {"DJANGO_SETTINGS_MODULE": "tests.browser.page_settings"}
-
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server("uvicorn", entry_point="asgi", env=ENVIRONMENT) as server:
-        yield server
+def server(page_server: Server) -> Server:
+    return page_server
 
 
 @pytest.fixture(scope="module")

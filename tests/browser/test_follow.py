@@ -16,7 +16,6 @@ from tests.servers import Server
 
 pytestmark = pytest.mark.browser
 
-ENVIRONMENT = {"DJANGO_SETTINGS_MODULE": "tests.browser.page_settings"}
 TEN = [{"text": str(n)} for n in range(10)]
 
 FOLLOW = """
@@ -53,9 +52,8 @@ window.setTimeout = (call, wait) => later(call, wait === 9e4 ? 500 : wait);
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server("uvicorn", entry_point="asgi", env=ENVIRONMENT) as server:
-        yield server
+def server(page_server: Server) -> Server:
+    return page_server
 
 
 @pytest.fixture(scope="module")

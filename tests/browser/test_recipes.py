@@ -15,15 +15,13 @@ from tests.servers import Server
 
 pytestmark = pytest.mark.browser
 
-ENVIRONMENT = {"DJANGO_SETTINGS_MODULE": "tests.browser.page_settings"}
 DATASTAR = "datastar-beta.html"
 """It does not ask again after a response that ends, so no server can be stopped under it."""
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server("uvicorn", entry_point="asgi", env=ENVIRONMENT) as server:
-        yield server
+def server(page_server: Server) -> Server:
+    return page_server
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page, ViewportSize
 
-from tests.browser.visitor import DESKTOP, MOBILE, Visitor, take_picture, violations
+from tests.browser.visitor import DESKTOP, MOBILE, Visitor, take_picture, violations, violations_in_schemes
 from tests.docs.site import built_site
 from tests.servers import HOST
 
@@ -20,11 +20,12 @@ pytestmark = pytest.mark.browser
 
 # One of each kind: text, wide tables, code, docstrings, pictures. SITE_PAGES=all visits every page.
 PAGES = ("index", "tutorial/chat", "settings", "protocol", "architecture", "reference/api/streams")
-VIEWS = {
-    "desktop": {"viewport": DESKTOP, "color_scheme": "light"},
-    "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
-    "phone": {"viewport": MOBILE, "color_scheme": "light"},
-}
+EVERY_PAGE = os.environ.get("SITE_PAGES") == "all"
+VIEWS: tuple[tuple[str, ViewportSize, Literal["light", "dark"]], ...] = (
+    ("desktop", DESKTOP, "light"),
+    ("dark", DESKTOP, "dark"),
+    ("phone", MOBILE, "light"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,25 +48,39 @@ def address(site: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_everybody_can_read_it(chromium: Browser, site: Path, address: str, view: str) -> None:
-    visitor = Visitor(chromium, address, **VIEWS[view])
+@pytest.mark.parametrize("page", ["every page"] if EVERY_PAGE else PAGES)
+def test_everybody_can_read_it(chromium: Browser, site: Path, address: str, page: str) -> None:
+    visitor = Visitor(chromium, address)
     visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-    names = [file.relative_to(site).with_suffix("").as_posix() for file in sorted(site.rglob("*.html"))]
     problems = []
-    for name in names if os.environ.get("SITE_PAGES") == "all" else PAGES:
-        if name.startswith("_static") or name == "search":  # the search has its title with its results
-            continue
+    for name in names_of_pages(site) if EVERY_PAGE else [page]:
         visitor.page.goto(f"/{name}.html")
-        problems += [f"{name}: {violation}" for violation in violations(visitor.page)]
-        width = visitor.page.evaluate("document.scrollingElement.scrollWidth")
-        if width > visitor.page.evaluate("innerWidth"):
-            problems.append(f"{name}: it is {width} pixels wide")
-        take_picture(visitor.page, f"site-{view}-{name.replace('/', '-')}")
+        problems += [f"{name}: {problem}" for problem in problems_of(visitor.page, name)]
     visitor.context.close()
     assert problems == []
     assert visitor.complaints == []
     assert visitor.foreign_requests == []
+
+
+def problems_of(page: Page, name: str) -> Iterator[str]:
+    """Yield what is wrong with a page. It is not loaded for each view: its layout follows the window and the scheme."""
+    for view, viewport, scheme in VIEWS:
+        page.set_viewport_size(viewport)
+        page.emulate_media(color_scheme=scheme)
+        width = page.evaluate("document.scrollingElement.scrollWidth")
+        if width > page.evaluate("innerWidth"):
+            yield f"{view}: it is {width} pixels wide"
+        take_picture(page, f"site-{view}-{name.replace('/', '-')}")
+    yield from (f"phone: {violation}" for violation in violations(page))
+    page.set_viewport_size(DESKTOP)
+    for scheme, found in violations_in_schemes(page).items():
+        yield from (f"{scheme}: {violation}" for violation in found)
+
+
+def names_of_pages(site: Path) -> list[str]:
+    """Return the names of all pages. The search has its title with its results."""
+    names = [file.relative_to(site).with_suffix("").as_posix() for file in sorted(site.rglob("*.html"))]
+    return [name for name in names if not name.startswith("_static") and name != "search"]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,24 @@ MOBILE: ViewportSize = {"width": 390, "height": 844}
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 
 
-VIOLATIONS = "axe.run({resultTypes: ['violations']}).then(result => result.violations)"
-"""Without `resultTypes`, axe-core also describes each element that passes a rule."""
+VIOLATIONS = """rules => axe.run(
+    {resultTypes: ["violations"], preload: {assets: ["media"]}, ...(rules && {runOnly: rules})}
+).then(result => result.violations)"""
+"""Without `resultTypes`, axe-core also describes each element that passes a rule. Without `preload`, it also parses all
+styles, for a rule that is not on.
+"""
+OF_COLOURS = ["color-contrast", "link-in-text-block"]
+"""The rules of axe-core that judge colours."""
+
+LAYOUT = """() => JSON.stringify([...document.querySelectorAll("*")].map(element => {
+    const {x, y, width, height} = element.getBoundingClientRect();
+    return [x, y, width, height, element.checkVisibility({visibilityProperty: true, opacityProperty: true})];
+}))"""
+"""Where each element is, and whether it is visible."""
+
+
+SETTLED = "Promise.all(document.getAnimations().map(animation => animation.finished)).then(() => null)"
+"""A colour on its way from one scheme to the other has no contrast to judge."""
 
 
 def take_picture(page: Page, name: str) -> None:
@@ -25,12 +41,28 @@ def take_picture(page: Page, name: str) -> None:
         page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
 
 
-def violations(page: Page) -> list[str]:
-    """Return all that axe-core finds in a page, one line for each element."""
+def violations(page: Page, rules: list[str] | None = None) -> list[str]:
+    """Return all that axe-core finds in a page, by all rules or by these. One line for each element."""
     if page.evaluate("!window.axe"):
         page.evaluate((PACKAGES / "axe-core" / "axe.min.js").read_text())
-    rules = page.evaluate(VIOLATIONS)
-    return [f"{rule['id']}: {node['html']}" for rule in rules for node in rule["nodes"]]
+    found = page.evaluate(VIOLATIONS, rules)
+    return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
+
+
+def violations_in_schemes(page: Page) -> dict[str, list[str]]:
+    """Return all that axe-core finds in a page, by the scheme.
+
+    Where the dark scheme moves no element and hides none, it is judged by the rules of colours: others would find the
+    same once more.
+    """
+    page.emulate_media(color_scheme="light")
+    page.evaluate(SETTLED)
+    found = {"light": violations(page)}
+    layout = page.evaluate(LAYOUT)
+    page.emulate_media(color_scheme="dark")
+    page.evaluate(SETTLED)
+    found["dark"] = violations(page, OF_COLOURS if page.evaluate(LAYOUT) == layout else None)
+    return found
 
 
 LOOKS: tuple[tuple[str, ViewportSize, Literal["light", "dark"]], ...] = (
@@ -40,7 +72,6 @@ LOOKS: tuple[tuple[str, ViewportSize, Literal["light", "dark"]], ...] = (
     ("mobile-light", MOBILE, "light"),
 )
 
-SETTLED = "Promise.all(document.getAnimations().map(animation => animation.finished)).then(() => null)"
 EXAMINED = "desktop-light", "mobile-dark"
 
 
@@ -61,19 +92,23 @@ def check_looks(page: Page, name: str, *, examine: bool = False) -> None:
         take_picture(page, f"{name}-{look}")
         assert page.evaluate(FITS), f"{name} in {look}"
         if examine and look in EXAMINED:
-            page.evaluate(SETTLED)  # a colour on its way from one scheme to the other has no contrast to judge
+            page.evaluate(SETTLED)
             assert violations(page) == [], f"{name} in {look}"
 
 
 class Visitor:
-    """A browser context of its own, and everything that went wrong in its pages."""
+    """A browser context of its own, and everything that went wrong in its pages.
+
+    It asks for no motion: Chromium would draw the mark of a page that is live, or writes, sixty times a second.
+    """
 
     def __init__(self, chromium: Browser, base_url: str, **options: Any) -> None:
         self.base_url = base_url
         self.complaints: list[str] = []
         self.foreign_requests: list[str] = []
         self.context = chromium.new_context(
-            base_url=base_url, **{"viewport": DESKTOP, "permissions": ["clipboard-write"], **options}
+            base_url=base_url,
+            **{"viewport": DESKTOP, "permissions": ["clipboard-write"], "reduced_motion": "reduce", **options},
         )
         self.context.on("page", self._watch)
         self.page = self.context.new_page()
