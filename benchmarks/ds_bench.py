@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from benchmarks.results import Results, Sample
 from benchmarks.rows import Better
 
 GRACE_SECONDS = 120
+# A server may send two appends in one event, which ds-bench counts once. On a quiet machine hardly any are so close.
+MOST_EVENTS = 0.95
 DEFAULT_TARGETS = (targets.SQLITE, targets.ELECTRIC)
 UP, DOWN = Better.HIGHER, Better.LOWER
 Report = Mapping[str, Any]
@@ -49,12 +52,27 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Count:
+    """A count of a report, and the paths whose product it must be. `least`: the share of it that is enough."""
+
+    path: str
+    factors: Sequence[str]
+    least: float = 1.0
+
+    def problem(self, found: Report) -> str | None:
+        counted, expected = int(at(found, self.path)), math.prod(int(at(found, path)) for path in self.factors)
+        if expected * self.least <= counted <= expected:
+            return None
+        return f"{self.path} is {counted:,}, and {' x '.join(self.factors)} is {expected:,}"
+
+
+@dataclass(frozen=True)
 class Style:
     """One run of ds-bench.
 
     options: `{seconds}` stands for the length of the load.
     no_errors: the paths of counts that must be 0.
-    counts: pairs of paths of counts that must be equal, where a list of paths is their product.
+    counts: what is known beforehand of its counts.
     """
 
     key: str
@@ -62,7 +80,7 @@ class Style:
     options: str
     figures: Sequence[Figure]
     no_errors: Sequence[str] = ("counts.other_err", "counts.backpressure")
-    counts: Sequence[tuple[Sequence[str], Sequence[str]]] = field(default=())
+    counts: Sequence[Count] = ()
 
     def arguments(self, address: Address, seconds: int) -> list[str]:
         target = ["--target", f"http://{address.netloc}", "--api-style", "durable"]
@@ -70,10 +88,7 @@ class Style:
 
     def problems(self, found: Report) -> list[str]:
         problems = [f"{path} is {at(found, path)}" for path in self.no_errors if at(found, path)]
-        for left, right in self.counts:
-            if product(found, left) != product(found, right):
-                names = " and ".join(" x ".join(paths) for paths in (left, right))
-                problems.append(f"{names} differ: {product(found, left):,} and {product(found, right):,}")
+        problems += filter(None, (count.problem(found) for count in self.counts))
         return problems
 
 
@@ -110,7 +125,7 @@ STYLES: tuple[Style, ...] = (
             Figure("fan-out-p99", "fan-out: 1,000 SSE readers, p99", "ms", DOWN, "fan_out_latency_ms.p99_ms"),
         ],
         no_errors=("append_counts.other_err", "append_counts.backpressure", "subscriber_errors"),
-        counts=[(["events_received"], ["events_sent", "subscribers"])],
+        counts=[Count("events_received", ["events_sent", "subscribers"], MOST_EVENTS)],
     ),
     Style(
         "catch-up",
@@ -122,7 +137,7 @@ STYLES: tuple[Style, ...] = (
             ),
             Figure("catch-up-p99", "catch-up: 200 clients at once, p99", "ms", DOWN, "latency_ms.p99_ms"),
         ],
-        counts=[(["bytes_received_total"], ["pre_bytes_total", "clients"])],
+        counts=[Count("bytes_received_total", ["pre_bytes_total", "clients"])],
     ),
     Style(
         "reads-catchup",
@@ -132,7 +147,7 @@ STYLES: tuple[Style, ...] = (
             Figure("reads-catchup", "reads, catch-up: 64 readers of 10 streams", "MB/s", UP, "bytes_per_sec", 1e-6),
             Figure("reads-catchup-p99", "reads, catch-up: 1 MB, p99", "ms", DOWN, "latency_ms.p99_ms"),
         ],
-        counts=[(["bytes_read_total"], ["counts.ok", "seed_bytes"])],
+        counts=[Count("bytes_read_total", ["counts.ok", "seed_bytes"])],
     ),
     Style(
         "reads-long-poll",
@@ -176,13 +191,6 @@ def at(found: Report, path: str) -> Any:
     for name in path.split("."):
         value = value[name]
     return value
-
-
-def product(found: Report, paths: Sequence[str]) -> int:
-    result = 1
-    for path in paths:
-        result *= int(at(found, path))
-    return result
 
 
 def measure(style: Style, address: Address, seconds: int) -> tuple[Report, list[str]]:
