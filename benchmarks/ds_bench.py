@@ -47,8 +47,8 @@ class Figure:
     path: str
     scale: float = 1.0
 
-    def value(self, found: Report) -> float:
-        return float(at(found, self.path)) * self.scale
+    def value(self, measured: Report) -> float:
+        return float(at(measured, self.path)) * self.scale
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Count:
     factors: Sequence[str]
     least: float = 1.0
 
-    def problem(self, found: Report) -> str | None:
-        counted, expected = int(at(found, self.path)), math.prod(int(at(found, path)) for path in self.factors)
+    def problem(self, measured: Report) -> str | None:
+        counted, expected = int(at(measured, self.path)), math.prod(int(at(measured, path)) for path in self.factors)
         if expected * self.least <= counted <= expected:
             return None
         return f"{self.path} is {counted:,}, and {' x '.join(self.factors)} is {expected:,}"
@@ -86,9 +86,9 @@ class Style:
         target = ["--target", f"http://{address.netloc}", "--api-style", "durable"]
         return [self.command, *target, *self.options.format(seconds=seconds).split()]
 
-    def problems(self, found: Report) -> list[str]:
-        problems = [f"{path} is {at(found, path)}" for path in self.no_errors if at(found, path)]
-        problems += filter(None, (count.problem(found) for count in self.counts))
+    def problems(self, measured: Report) -> list[str]:
+        problems = [f"{path} is {at(measured, path)}" for path in self.no_errors if at(measured, path)]
+        problems += filter(None, (count.problem(measured) for count in self.counts))
         return problems
 
 
@@ -185,9 +185,9 @@ STYLES: tuple[Style, ...] = (
 )
 
 
-def at(found: Report, path: str) -> Any:
+def at(measured: Report, path: str) -> Any:
     """Return the value at a dotted path of a report."""
-    value: Any = found
+    value: Any = measured
     for name in path.split("."):
         value = value[name]
     return value
@@ -204,16 +204,16 @@ def measure(style: Style, address: Address, seconds: int) -> tuple[Report, list[
         raise MeasurementError(f"ds-bench did not end within {timeout} s") from None
     if done.returncode:
         raise MeasurementError(f"ds-bench ended with {done.returncode}: {' '.join(done.stderr.split())[-200:]}")
-    found: Report = json.loads(done.stdout)
-    problems = style.problems(found)
+    measured: Report = json.loads(done.stdout)
+    problems = style.problems(measured)
     if style.command == "append":
         with Client(address) as client:
             stored = client.count_bytes(APPEND_STREAM)
-        if stored != found["counts"]["ok"] * APPEND_BYTES:
+        if stored != measured["counts"]["ok"] * APPEND_BYTES:
             problems.append(
-                f"{found['counts']['ok']} appends were answered, {stored / APPEND_BYTES:g} are in the stream"
+                f"{measured['counts']['ok']} appends were answered, {stored / APPEND_BYTES:g} are in the stream"
             )
-    return found, problems
+    return measured, problems
 
 
 def visit(target: targets.Target, styles: Sequence[Style], number: int, seconds: int) -> list[Sample]:
@@ -223,8 +223,8 @@ def visit(target: targets.Target, styles: Sequence[Style], number: int, seconds:
     try:
         for style in styles:
             try:
-                found, problems = measure(style, address, seconds)
-                values: Mapping[str, float] = {figure.key: figure.value(found) for figure in style.figures}
+                measured, problems = measure(style, address, seconds)
+                values: Mapping[str, float] = {figure.key: figure.value(measured) for figure in style.figures}
             except (MeasurementError, ValueError, KeyError) as error:
                 values, problems = {}, [str(error) or repr(error)]
             problem = "; ".join(problems) or None

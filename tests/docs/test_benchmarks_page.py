@@ -24,8 +24,8 @@ def number(cell: str) -> float:
 def arguments(title: str, program: str) -> list[str]:
     """The arguments of the section's command."""
     text = " ".join(section(PAGE, title).split())
-    (found,) = re.findall(rf"`[A-Z_=/. a-z-]*python -m {re.escape(program)}( [^`]*)?`", text)
-    return str(found).split()
+    (command,) = re.findall(rf"`[A-Z_=/. a-z-]*python -m {re.escape(program)}( [^`]*)?`", text)
+    return str(command).split()
 
 
 def check_ratios(lines: list[list[str]]) -> None:
@@ -56,7 +56,7 @@ def test_the_limits_are_those_of_the_program_and_the_verdicts_are_true() -> None
         higher = row.better is Better.HIGHER
         bound = hold.factor if higher else 1 / hold.factor
         assert line[5] == f"{'≥' if higher else '≤'} {bound:.2g}"
-        ratio = number(line[4])
+        ratio = number(line[2]) / number(line[3])
         held = ratio >= bound if higher else ratio <= bound
         assert line[6] == ("holds" if held else "**missed**"), line
 

@@ -49,7 +49,7 @@ def electric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> targets.Target:
     return targets.make(targets.ELECTRIC)
 
 
-def found_by(address: Address) -> list[str]:
+def flags_of(address: Address) -> list[str]:
     """The flags that the server was started with."""
     with Client(address) as client:
         flags: list[str] = json.loads(client.request("GET", "argv", expect=(200,)).body)
@@ -63,7 +63,7 @@ def test_the_server_runs_with_its_log_on_a_folder_of_its_own(
     monkeypatch.setenv("ELECTRIC_FLAGS", more)
     address = electric.start()
     try:
-        flags = found_by(address)
+        flags = flags_of(address)
         folder = Path(flags[flags.index("--data-dir") + 1])
         assert folder.is_dir()
     finally:
@@ -90,11 +90,11 @@ def test_a_run_of_all_targets_does_not_need_the_server() -> None:
 
 def results(**by_row: tuple[float, float]) -> Results:
     """Results with one sample of this server and one of Electric's for each row."""
-    found = Results(titles={targets.SQLITE: "ours, SQLite", targets.ELECTRIC: "Electric, WAL"})
+    measured = Results(titles={targets.SQLITE: "ours, SQLite", targets.ELECTRIC: "Electric, WAL"})
     for key, pair in by_row.items():
-        for target, value in zip(found.titles, pair, strict=True):
-            found.samples.append(Sample(0, target, key.replace("_", "-"), value))
-    return found
+        for target, value in zip(measured.titles, pair, strict=True):
+            measured.samples.append(Sample(0, target, key.replace("_", "-"), value))
+    return measured
 
 
 def cells(text: str, title: str) -> list[str]:
@@ -120,9 +120,9 @@ def test_a_row_without_a_limit_is_compared_all_the_same() -> None:
 
 
 def test_a_report_without_the_server_does_not_name_it() -> None:
-    found = results(append=(1, 1))
-    del found.titles[targets.ELECTRIC]
-    assert "Electric" not in report.render(found)
+    measured = results(append=(1, 1))
+    del measured.titles[targets.ELECTRIC]
+    assert "Electric" not in report.render(measured)
 
 
 def test_every_limit_is_that_of_a_row() -> None:
@@ -131,8 +131,8 @@ def test_every_limit_is_that_of_a_row() -> None:
 
 
 def style(key: str) -> Style:
-    (found,) = [style for style in STYLES if style.key == key]
-    return found
+    (measured,) = [style for style in STYLES if style.key == key]
+    return measured
 
 
 def filled(style: Style, value: int) -> dict[str, object]:
@@ -151,9 +151,9 @@ def filled(style: Style, value: int) -> dict[str, object]:
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda style: style.key)
 def test_a_style_reads_its_figures(style: Style) -> None:
-    found = filled(style, 1)
-    assert [figure.value(found) for figure in style.figures] == [figure.scale for figure in style.figures]
-    assert style.problems(found) == []
+    measured = filled(style, 1)
+    assert [figure.value(measured) for figure in style.figures] == [figure.scale for figure in style.figures]
+    assert style.problems(measured) == []
 
 
 def test_no_figure_has_the_key_of_another() -> None:
@@ -166,44 +166,44 @@ def test_no_figure_has_the_key_of_another() -> None:
     [(style.key, path, f"{path} is 7") for style in STYLES for path in style.no_errors],
 )
 def test_an_error_that_ds_bench_counts_is_a_problem(key: str, path: str, problem: str) -> None:
-    found = filled(style(key), 1)
+    measured = filled(style(key), 1)
     *parents, last = path.split(".")
-    level: dict[str, object] = found
+    level: dict[str, object] = measured
     for name in parents:
         level = level[name]  # type: ignore[assignment]
     level[last] = 7
-    assert style(key).problems(found) == [problem]
+    assert style(key).problems(measured) == [problem]
 
 
 @pytest.mark.parametrize("received", [37_999, 40_001])
 def test_events_that_readers_did_not_get_are_a_problem(received: int) -> None:
-    found = {**filled(style("fan-out"), 1), "events_sent": 40, "subscribers": 1000, "events_received": received}
+    measured = {**filled(style("fan-out"), 1), "events_sent": 40, "subscribers": 1000, "events_received": received}
     problem = f"events_received is {received:,}, and events_sent x subscribers is 40,000"
-    assert style("fan-out").problems(found) == [problem]
+    assert style("fan-out").problems(measured) == [problem]
 
 
 def test_a_few_events_may_have_two_appends() -> None:
-    found = {**filled(style("fan-out"), 1), "events_sent": 40, "subscribers": 1000, "events_received": 38_000}
-    assert style("fan-out").problems(found) == []
+    measured = {**filled(style("fan-out"), 1), "events_sent": 40, "subscribers": 1000, "events_received": 38_000}
+    assert style("fan-out").problems(measured) == []
 
 
 @pytest.mark.parametrize("received", [1_999_999, 2_000_001])
 def test_every_byte_of_a_catch_up_counts(received: int) -> None:
-    found = {
+    measured = {
         **filled(style("catch-up"), 1),
         "pre_bytes_total": 10_000,
         "clients": 200,
         "bytes_received_total": received,
     }
-    assert len(style("catch-up").problems(found)) == 1
+    assert len(style("catch-up").problems(measured)) == 1
 
 
-def generator(path: Path, found: object, *, code: int = 0) -> str:
+def generator(path: Path, measured: object, *, code: int = 0) -> str:
     """A program in place of ds-bench, which prints a report and writes its arguments beside itself."""
     text = f"""\
 import json, pathlib, sys
 pathlib.Path({str(path)!r} + ".arguments").write_text(json.dumps(sys.argv[1:]))
-print({json.dumps(found)!r})
+print({json.dumps(measured)!r})
 sys.exit({code} and "out of order")
 """
     return program(path, text)
@@ -265,9 +265,9 @@ def test_without_the_generator_the_program_says_what_to_do(
 
 
 def test_the_table_has_a_ratio_for_each_figure_and_the_errors_below() -> None:
-    found = results(append=(500, 1000), append_p99=(4, 2))
-    found.samples[3] = Sample(0, targets.ELECTRIC, "append-p99", 2, "a timeout")
-    lines = ds_bench.table(found, [style("append")]).splitlines()
+    measured = results(append=(500, 1000), append_p99=(4, 2))
+    measured.samples[3] = Sample(0, targets.ELECTRIC, "append-p99", 2, "a timeout")
+    lines = ds_bench.table(measured, [style("append")]).splitlines()
     assert lines[0] == "|  | unit | ours, SQLite | Electric, WAL | ours, SQLite / Electric |"
     assert lines[2] == "| append: one stream, 64 producers ↑ | req/s | 500 | 1,000 | 0.50 |"
     assert lines[3] == "| append: one stream, 64 producers, p99 ↓ | ms | 4.00 | error | – |"
