@@ -30,7 +30,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {FULL_ROUNDS}")
     parser.add_argument("--seconds", type=int, metavar="N", help=f"per load measurement; default: {FULL_SECONDS}")
     parser.add_argument("--rows", metavar="A,B", help="only these; a name may end in *")
-    parser.add_argument("--targets", metavar="A,B", help=f"default: {','.join(targets.DEFAULT)}")
+    parser.add_argument(
+        "--targets", metavar="A,B", help=f"default: {','.join(targets.DEFAULT)}; there is {targets.ELECTRIC} too"
+    )
     parser.add_argument("--url", action="append", default=[], metavar="NAME=URL", help="one more, already running")
     parser.add_argument("--quick", action="store_true", help="under three minutes: one round, three targets")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to save every sample")

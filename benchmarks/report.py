@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks import targets
 from benchmarks.results import Cell, Results
-from benchmarks.rows import ROWS, SHARES, Better, Hold, Row, Share
+from benchmarks.rows import BESIDE_ELECTRIC, ROWS, SHARES, Better, Hold, Row, Share
 
 NOTHING = "–"
 OURS = (targets.SQLITE, targets.POSTGRESQL)
 REFERENCES = (targets.MEMORY, targets.FILE)
 # The ceiling is that of an ASGI application; it is no limit to these, and is 100 % of itself.
-NOT_ASGI = (*REFERENCES, targets.CEILING)
+NOT_ASGI = (*REFERENCES, targets.CEILING, targets.ELECTRIC)
 
 HEAD = """\
 # Benchmarks
@@ -70,6 +70,7 @@ def render(results: Results) -> str:
         HEAD,
         _figures(results, rows),
         _ratios(results, rows),
+        _beside_electric(results, rows),
         _problems(results, rows),
         METHOD,
         DURABILITY,
@@ -85,15 +86,15 @@ def _figures(results: Results, rows: Sequence[Row]) -> str:
     body = []
     for row in rows:
         arrow = "↑" if row.better is Better.HIGHER else "↓"
-        cells = [_text(results.cell(target, row.key), row.unit) for target in results.titles]
+        cells = [text(results.cell(target, row.key), row.unit) for target in results.titles]
         body.append([f"{row.title} {arrow}", row.unit, *cells])
     for share in _shares(results, rows):
         cells = [
-            NOTHING if target in NOT_ASGI else _text(results.share(target, share, targets.CEILING), "%")
+            NOTHING if target in NOT_ASGI else text(results.share(target, share, targets.CEILING), "%")
             for target in results.titles
         ]
         body.append([f"{share.title} ↑", "%", *cells])
-    return "\n".join(["## Figures", "", "↑ higher is better, ↓ lower is better.", "", *_table(header, body)]) + "\n"
+    return "\n".join(["## Figures", "", "↑ higher is better, ↓ lower is better.", "", *table(header, body)]) + "\n"
 
 
 def _ratios(results: Results, rows: Sequence[Row]) -> str:
@@ -117,7 +118,27 @@ def _ratios(results: Results, rows: Sequence[Row]) -> str:
         verdict = NOTHING if median is None else _verdict(median >= share.hold)
         body.append([share.title, *(NOTHING for _ in pairs), f"≥ {share.hold:g} %", verdict])
     lines = ["## Ratios", "", "Ours / reference, of the medians. What is to hold is asked of SQLite.", ""]
-    return "\n".join([*lines, *_table(header, body)]) + "\n"
+    return "\n".join([*lines, *table(header, body)]) + "\n"
+
+
+def _beside_electric(results: Results, rows: Sequence[Row]) -> str:
+    own = [key for key in OURS if key in results.titles]
+    if not own or targets.ELECTRIC not in results.titles:
+        return ""
+    shown = [*own, targets.ELECTRIC]
+    titles = [results.titles[key] for key in shown]
+    header = ["", "unit", *titles, *(f"{results.titles[key]} / Electric" for key in own), "to hold", ""]
+    body = []
+    for row in rows:
+        if row.hold is None:
+            continue
+        hold = BESIDE_ELECTRIC.get(row.key)
+        cells = [text(results.cell(key, row.key), row.unit) for key in shown]
+        cells += [_ratio(results, row, key, targets.ELECTRIC) for key in own]
+        arrow = "↑" if row.better is Better.HIGHER else "↓"
+        limit, verdict = _hold(results, row, hold) if hold else (NOTHING, NOTHING)
+        body.append([f"{row.title} {arrow}", row.unit, *cells, limit.partition(" × ")[0], verdict])
+    return "\n".join(["## Beside Electric's server", "", *table(header, body)]) + "\n"
 
 
 def _shares(results: Results, rows: Sequence[Row]) -> list[Share]:
@@ -159,13 +180,14 @@ def _problems(results: Results, rows: Sequence[Row]) -> str:
     return "\n".join(["## Errors", "", "A measurement with an error is not in the figures.", "", *lines]) + "\n"
 
 
-def _text(cell: Cell, unit: str) -> str:
+def text(cell: Cell, unit: str) -> str:
+    """Return the median of a cell, and the range of its values."""
     if cell.median is None:
         return "error" if cell.errors else NOTHING
-    text = _number(cell.median, unit)
+    shown = _number(cell.median, unit)
     if len(cell.values) > 1:
-        text += f" ({_number(min(cell.values), unit)}–{_number(max(cell.values), unit)})"
-    return f"{text} (and {len(cell.errors)} with errors)" if cell.errors else text
+        shown += f" ({_number(min(cell.values), unit)}–{_number(max(cell.values), unit)})"
+    return f"{shown} (and {len(cell.errors)} with errors)" if cell.errors else shown
 
 
 def _number(value: float, unit: str) -> str:
@@ -173,7 +195,8 @@ def _number(value: float, unit: str) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
     lines = [list(header), ["---", *("---:" for _ in header[1:])], *(list(row) for row in body)]
     return [f"| {' | '.join(line)} |" for line in lines]
 

@@ -5,6 +5,7 @@ Several rows may share a workload (its p50 and its p99); it then runs once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -217,6 +218,16 @@ ROWS: tuple[Row, ...] = (
     Row("consumer-poll-p50", "commit to handler, without Redis, p50", "ms", DOWN, POLLING, "p50", None),
     Row("consumer-poll-p99", "commit to handler, without Redis, p99", "ms", DOWN, POLLING, "p99", None),
 )
+
+# The rows whose limit beside Electric's server is part of docs/benchmarks.md.
+BESIDE_ELECTRIC: Mapping[str, Hold] = {
+    "append": Hold(0.8, targets.ELECTRIC),
+    "append-1000-streams": Hold(0.7, targets.ELECTRIC),
+    "create": Hold(2.0, targets.ELECTRIC),
+    "get-1kb": Hold(1.0, targets.ELECTRIC),
+    "get-100kb": Hold(0.9, targets.ELECTRIC),
+    "sse-1000-p99": Hold(1.0, targets.ELECTRIC),
+}
 
 SHARES: tuple[Share, ...] = (
     Share("share-append", "share of the ceiling: append 100 B, one stream", of="append", hold=60),

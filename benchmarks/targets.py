@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -201,6 +202,26 @@ class Reference(Process):
         return {**os.environ, "NODE_ENV": "production"}
 
 
+class Electric(Process):
+    """Electric's Rust server with its write-ahead log: an append is answered after the fdatasync of its group commit.
+
+    `ELECTRIC_SERVER` is the path of the built program. `ELECTRIC_FLAGS` is added to its flags.
+    """
+
+    FLAGS = ("--host", "127.0.0.1", "--durability", "wal")
+
+    def prepare(self, directory: Path) -> None:
+        program = os.environ.get("ELECTRIC_SERVER", "")
+        if shutil.which(program) is None:
+            raise TargetError(
+                f"ELECTRIC_SERVER names no program: {program!r}. Build Electric's server, and set its path."
+            )
+
+    def command(self, port: int, directory: Path) -> list[str]:
+        own = ["--port", str(port), "--data-dir", str(directory / "streams")]
+        return [os.environ["ELECTRIC_SERVER"], *self.FLAGS, *own, *shlex.split(os.environ.get("ELECTRIC_FLAGS", ""))]
+
+
 class Ours(Process):
     """The example project on an empty SQLite file, migrated."""
 
@@ -278,7 +299,9 @@ def install_reference() -> None:
 
 
 SQLITE, POSTGRESQL, MEMORY, FILE, CEILING = "sqlite", "postgresql", "memory", "file", "ceiling"
+ELECTRIC = "electric"
 DEFAULT = (SQLITE, POSTGRESQL, MEMORY, FILE, CEILING)
+ALL = (*DEFAULT, ELECTRIC)
 
 
 def make(key: str) -> Target:
@@ -293,4 +316,6 @@ def make(key: str) -> Target:
             return Reference(key, "reference, files", durable=True)
         case "ceiling":
             return Ceiling(key, "ceiling")
-    raise ValueError(f"no target {key!r}; there are {', '.join(DEFAULT)}")
+        case "electric":
+            return Electric(key, "Electric, WAL")
+    raise ValueError(f"no target {key!r}; there are {', '.join(ALL)}")
