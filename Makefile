@@ -75,6 +75,8 @@ test: $(VENV_MADE) services proxies ## every check
 
 .PHONY: python-packages litellm node-packages
 python-packages: $(INSTALLED_MYSQL) $(INSTALLED)
+	@# While packages of the others arrive: otherwise each process that runs tests compiles all of them.
+	@$(BIN)/python tools/compile_tests.py
 litellm: $(INSTALLED_LITELLM)
 node-packages: $(INSTALLED_SUITE) $(INSTALLED_CLIENTS)
 

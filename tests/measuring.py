@@ -9,12 +9,17 @@ are imported (`tests.marking`), so the plugin has to be loaded first.
 """
 
 import ast
+import functools
+import hashlib
+import importlib.util
 import json
+import marshal
 import os
 import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -22,12 +27,15 @@ from types import CodeType, ModuleType
 
 import pytest
 
+from tests import marking
 from tests.marking import RAN, Mark, marked
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "django_durable_streams"
 FOLDER = ROOT / "build" / "coverage"
 """Where each process leaves a file at its end."""
+CODE = ROOT / "build" / "marked"
+"""Where the first process that imports a module leaves its code with marks for the others."""
 
 Arc = tuple[int, int]
 BEFORE = -1
@@ -38,14 +46,13 @@ _measured: dict[str, tuple[list[Mark], list[bool]]] = {}
 
 
 class MeasuredLoader(SourceFileLoader):
-    """Loads a module with marks. Its compiled code is not kept: other processes need it without marks."""
+    """Loads a module with marks. Its compiled code has a folder of its own: servers need it without marks."""
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        tree = ast.parse(self.get_data(path))
-        marks = marked(tree)
+        marks, code = _marked_code(path, self.get_data(path))
         _measured.setdefault(path, (marks, [False] * len(marks)))
-        return compile(tree, path, "exec", dont_inherit=True)
+        return code
 
     def exec_module(self, module: ModuleType) -> None:
         code = self.get_code(module.__name__)
@@ -53,19 +60,47 @@ class MeasuredLoader(SourceFileLoader):
         exec(code, module.__dict__)
 
 
+def _marked_code(path: str, source: bytes) -> tuple[list[Mark], CodeType]:
+    """Return the marks of a module and its code, from the file that an earlier process has left, if there is one."""
+    key = hashlib.blake2b(b"\0".join([importlib.util.MAGIC_NUMBER, _marking(), path.encode(), source])).digest()
+    kept = CODE / f"{hashlib.blake2b(path.encode(), digest_size=16).hexdigest()}.{sys.implementation.cache_tag}"
+    with suppress(OSError, ValueError, EOFError, TypeError):  # there is none, or not of this source
+        found, marks, code = marshal.loads(kept.read_bytes())
+        if found == key:
+            return [Mark(*mark) for mark in marks], code
+    tree = ast.parse(source)
+    marks = marked(tree)
+    code = compile(tree, path, "exec", dont_inherit=True)
+    with suppress(OSError):
+        CODE.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}")
+        unfinished.write_bytes(marshal.dumps((key, [tuple(mark) for mark in marks], code)))
+        unfinished.replace(kept)
+    return marks, code
+
+
+@functools.cache
+def _marking() -> bytes:
+    return Path(marking.__file__).read_bytes()
+
+
 class MeasuringFinder(MetaPathFinder):
-    """Finds the modules of the package. Migrations are history."""
+    """Finds the modules that are measured. Migrations are history."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        names = fullname.split(".")
-        if names[0] != PACKAGE or "migrations" in names:
+        if not is_measured(fullname.split(".")):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
             spec.loader = MeasuredLoader(spec.loader.name, spec.loader.path)
         return spec
+
+
+def is_measured(names: Sequence[str]) -> bool:
+    """Whether a module is measured. names: of the packages that it is in, and its own."""
+    return names[0] == PACKAGE and "migrations" not in names
 
 
 def pytest_addhooks() -> None:

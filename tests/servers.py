@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from tests import preloaded
+from tests.memory import folder_in_memory
 
 Kind = Literal["uvicorn", "daphne", "granian", "hypercorn"]
 EntryPoint = Literal["asgi", "urls"]
@@ -96,7 +97,7 @@ class Server:
         self.port = free_port()
         self.base_url = f"http://{HOST}:{self.port}"
         self.process: preloaded.Process | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="durable-streams-")
+        self._folder = tempfile.TemporaryDirectory(prefix="durable-streams-", dir=folder_in_memory())
         self.directory = Path(self._folder.name)
         self.log_path = self.directory / "server.log"
         self.database_url = database_url or f"sqlite:///{self.directory / 'db.sqlite3'}"

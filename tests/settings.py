@@ -1,23 +1,31 @@
 """Settings for the unit tests: on SQLite, or on the database that DATABASE_URL names."""
 
 import os
+from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import dj_database_url
+
+from tests.memory import folder_in_memory
 
 SECRET_KEY = "tests"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+_folder = folder_in_memory()
+# Each checkout has a file of its own.
+_name = f"durable-streams-{crc32(bytes(Path(__file__).resolve())):08x}.sqlite3"
+_file = str(_folder / _name) if _folder else "tests.sqlite3"
 DATABASES: dict[str, Any] = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": "tests.sqlite3",
+        "NAME": _file,
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         },
-        "TEST": {"NAME": "tests.sqlite3"},
+        "TEST": {"NAME": _file},
     }
 }
 if url := os.environ.get("DATABASE_URL"):

@@ -1,7 +1,9 @@
-"""The order of tests that run side by side: each process begins with its share of the slow directories.
+"""The order of tests that run side by side: all processes but one begin with their share of the slow directories.
 
-Slow tests at the end would run while other processes have nothing left to do. Tests of a directory share servers, so
-they stay together. What is quick comes last, and processes that are done take it from others.
+Slow tests at the end would run while other processes have nothing left to do. They also wait for most of their time:
+servers start, and are killed, and times pass. So the last process has quick tests from the beginning, which use the
+processor meanwhile. Tests of a directory share servers, so they stay together. Processes that are done take quick
+tests from others.
 """
 
 import functools
@@ -26,13 +28,13 @@ SLOW = {
 
 
 def spread(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
-    """Return the tests in an order whose parts of equal length begin with what is slow."""
+    """Return the tests in an order whose parts of equal length begin with what is slow, but for the last part."""
     quick: list[pytest.Item] = []
     by_directory: dict[str, list[pytest.Item]] = {name: [] for name in SLOW}
     for item in items:
         by_directory.get(directory_of(item), quick).append(item)
     slow: list[list[pytest.Item]] = [[] for _ in range(workers)]
-    seconds = [0] * workers
+    seconds = [0] * max(workers - 1, 1)
     for name, items_of_directory in by_directory.items():
         lightest = seconds.index(min(seconds))
         slow[lightest] += items_of_directory

@@ -8,8 +8,9 @@ import pytest
 from coverage import Coverage
 from coverage.parser import PythonParser
 
+from tests import measuring
 from tests.marking import RAN, marked
-from tests.measuring import arcs_of
+from tests.measuring import MeasuredLoader, arcs_of
 
 SOURCE = '''
 """A docstring."""
@@ -165,3 +166,22 @@ def test_marks_tell_what_a_trace_tells(tmp_path: Path, call: str) -> None:
         assert (eval(call, traced_names) if call else None) == result
     arcs = {(parser.first_line(a), parser.first_line(b)) for a, b in traced.get_data().arcs(str(path)) or ()}
     assert lines_and_missing_branches(path, by_marks) == lines_and_missing_branches(path, arcs)
+
+
+def test_code_with_marks_is_kept_for_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "CODE", tmp_path / "kept")
+    monkeypatch.setattr(measuring, "_measured", {})
+    path = tmp_path / "measured.py"
+    path.write_text(SOURCE)
+    loader = MeasuredLoader("measured", str(path))
+    first = loader.get_code("measured")
+    marks, _ = measuring._measured.pop(str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring, "marked", None)  # nobody can mark anything
+        assert loader.get_code("measured") == first
+    assert measuring._measured.pop(str(path)) == (marks, [False] * len(marks))
+
+    path.write_text(SOURCE + "more = 1\n")
+    assert loader.get_code("measured") != first
+    assert len(measuring._measured[str(path)][0]) == len(marks) + 1
