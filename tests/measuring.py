@@ -65,8 +65,8 @@ def _marked_code(path: str, source: bytes) -> tuple[list[Mark], CodeType]:
     key = hashlib.blake2b(b"\0".join([importlib.util.MAGIC_NUMBER, _marking(), path.encode(), source])).digest()
     kept = CODE / f"{hashlib.blake2b(path.encode(), digest_size=16).hexdigest()}.{sys.implementation.cache_tag}"
     with suppress(OSError, ValueError, EOFError, TypeError):  # there is none, or not of this source
-        found, marks, code = marshal.loads(kept.read_bytes())
-        if found == key:
+        kept_key, marks, code = marshal.loads(kept.read_bytes())
+        if kept_key == key:
             return [Mark(*mark) for mark in marks], code
     tree = ast.parse(source)
     marks = marked(tree)

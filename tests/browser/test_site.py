@@ -73,8 +73,8 @@ def problems_of(page: Page, name: str) -> Iterator[str]:
         take_picture(page, f"site-{view}-{name.replace('/', '-')}")
     yield from (f"phone: {violation}" for violation in violations(page))
     page.set_viewport_size(DESKTOP)
-    for scheme, found in violations_in_schemes(page).items():
-        yield from (f"{scheme}: {violation}" for violation in found)
+    for examined_scheme, problems in violations_in_schemes(page).items():
+        yield from (f"{examined_scheme}: {problem}" for problem in problems)
 
 
 def names_of_pages(site: Path) -> list[str]:

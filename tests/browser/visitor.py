@@ -45,8 +45,8 @@ def violations(page: Page, rules: list[str] | None = None) -> list[str]:
     """Return all that axe-core finds in a page, by all rules or by these. One line for each element."""
     if page.evaluate("!window.axe"):
         page.evaluate((PACKAGES / "axe-core" / "axe.min.js").read_text())
-    found = page.evaluate(VIOLATIONS, rules)
-    return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
+    broken_rules = page.evaluate(VIOLATIONS, rules)
+    return [f"{rule['id']}: {node['html']}" for rule in broken_rules for node in rule["nodes"]]
 
 
 def violations_in_schemes(page: Page) -> dict[str, list[str]]:
@@ -57,12 +57,12 @@ def violations_in_schemes(page: Page) -> dict[str, list[str]]:
     """
     page.emulate_media(color_scheme="light")
     page.evaluate(SETTLED)
-    found = {"light": violations(page)}
+    result = {"light": violations(page)}
     layout = page.evaluate(LAYOUT)
     page.emulate_media(color_scheme="dark")
     page.evaluate(SETTLED)
-    found["dark"] = violations(page, OF_COLOURS if page.evaluate(LAYOUT) == layout else None)
-    return found
+    result["dark"] = violations(page, OF_COLOURS if page.evaluate(LAYOUT) == layout else None)
+    return result
 
 
 LOOKS: tuple[tuple[str, ViewportSize, Literal["light", "dark"]], ...] = (

@@ -135,7 +135,7 @@ def _apart(run: Callable[[int], Outcome], seed: int) -> Outcome:
     _, status = os.waitpid(pid, 0)
     if status:
         raise RuntimeError(f"the process of seed {seed} ended with {os.waitstatus_to_exitcode(status)}")
-    return pickle.loads(data)  # type: ignore[no-any-return]
+    return pickle.loads(data)
 
 
 def _print(outcome: Outcome, mutation: str | None, *, harsh: bool) -> None:

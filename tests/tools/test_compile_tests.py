@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from _pytest.assertion.rewrite import PYC_TAIL, _read_pyc, get_cache_dir
 
+from tests.measuring import PACKAGE
 from tools import compile_tests
 
 
@@ -32,7 +33,7 @@ def test_a_file_with_an_error_is_left_to_who_imports_it(tmp_path: Path) -> None:
 
 def test_the_package_is_compiled_with_marks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.measuring.CODE", tmp_path)
-    path = compile_tests.ROOT / compile_tests.PACKAGE / "conf.py"
+    path = compile_tests.ROOT / PACKAGE / "conf.py"
     compile_tests._compile(path)
 
     compiled = Path(importlib.util.cache_from_source(str(path)))

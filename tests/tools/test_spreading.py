@@ -14,10 +14,10 @@ def items(**counts: int) -> list[Any]:
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
 def test_parts_of_all_processes_but_one_begin_with_what_is_slow(workers: int) -> None:
-    given = items(access=50, browser=10, cluster=10, projects=5, server=60, simulation=10)
-    result = spread(given, workers)
-    assert sorted(map(id, result)) == sorted(map(id, given))
-    size = len(given) / workers
+    tests = items(access=50, browser=10, cluster=10, projects=5, server=60, simulation=10)
+    result = spread(tests, workers)
+    assert sorted(map(id, result)) == sorted(map(id, tests))
+    size = len(tests) / workers
     parts = [[directory_of(item) for item in result[round(n * size) : round((n + 1) * size)]] for n in range(workers)]
     slow = [[name for name in part if name in SLOW] for part in parts]
     assert all(part[: len(names)] == names for part, names in zip(parts, slow, strict=True))
