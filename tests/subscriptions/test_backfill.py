@@ -104,3 +104,22 @@ def test_a_subscription_that_is_deleted_meanwhile_gets_no_links(unlinked: int, m
     backfill._link_next(unlinked, USING, backfill._Pace())
     assert SubscriptionLink.objects.count() == 0
     assert backfill._link_next(unlinked, USING, backfill._Pace()).is_done
+
+
+def test_paths_are_read_in_portions_and_those_that_do_not_match_are_passed(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c", "d/x", "e", "f/x", "g/x"):
+        stream(f"events/{name}")
+    subscribe("s", "events/*/x")
+    SubscriptionLink.objects.unguarded().delete()
+    Subscription.objects.unguarded().update(linked_through=0)
+    monkeypatch.setattr(backfill, "PORTION_READ", 2)
+    subscription_id = Subscription.objects.get().pk
+    linked = []
+    while not backfill._link_next(subscription_id, USING, backfill._Pace()).is_done:
+        linked.append(SubscriptionLink.objects.count())
+    assert linked == [0, 1, 2, 3]
+    assert set(SubscriptionLink.objects.values_list("path", "is_glob", "is_explicit", "acked_position")) == {
+        (f"events/{name}/x", True, False, 1) for name in "dfg"
+    }
