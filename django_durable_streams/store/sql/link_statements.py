@@ -27,9 +27,11 @@ class LinkStatements(BaseStatements):
             f"{DatabaseIdentity.THE_ONE}"
         )
         self._lock_link_rules = self._select_link_rules_version + lock
+        # By all ids, which is a search of an index. A scan of the table costs so much in the committer's transactions
+        # (`pipeline.Transaction`) that PostgreSQL would compile the query, for hundreds of milliseconds.
         self._select_rules = (
             f"SELECT {name('id')}, {name('pattern')}, {name('name')} IS NULL FROM {subscription} "
-            f"WHERE {name('pattern')} <> '' OR {name('name')} IS NULL"
+            f"WHERE {name('id')} > 0 AND ({name('pattern')} <> '' OR {name('name')} IS NULL)"
         )
         self._select_explicit_links = (
             f"SELECT {name('subscription_id')}, {name('path')} FROM {link} WHERE {name('is_explicit')} = %s"
