@@ -216,5 +216,6 @@ def link_new(subscription: Subscription, stream_ids: Sequence[int], using: str) 
 
 
 def _mark_linked(stream_ids: Sequence[int], using: str) -> None:
-    rows = Stream.objects.using(using).unguarded().filter(pk__in=stream_ids, link_state__isnull=True)
+    present = Stream.objects.using(using).unguarded().filter(pk__in=stream_ids, path__isnull=False)
+    rows = present.filter(link_state__isnull=True)
     rows.update(link_state=LinkState.SEEN)
