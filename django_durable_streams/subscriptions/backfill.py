@@ -201,8 +201,9 @@ def _link(subscription: Subscription, matching: Mapping[int, str], using: str) -
         ids = set(locked(query, using, skip=True).values_list("id", flat=True))
     paths = [matching[stream_id] for stream_id in ids]
     if links(using, subscription=subscription, path__in=paths).exists():
-        rows = query.filter(pk__in=ids, path__isnull=False).values_list("id", "path", "tail_position")
-        add_links(subscription, [_link_to(subscription, *row) for row in rows], using, is_glob=True)
+        rows = query.filter(pk__in=ids).values_list("id", "path", "tail_position")
+        wanted = [_link_to(subscription, one, path, tail) for one, path, tail in rows if path is not None]
+        add_links(subscription, wanted, using, is_glob=True)
     elif ids:
         link_new(subscription, [*ids], using)
     return ids
