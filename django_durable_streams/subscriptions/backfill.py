@@ -15,32 +15,45 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
+from collections.abc import Collection, Mapping
 from threading import Lock
 from typing import NamedTuple
 
-from django.db import connections
+from django.db import Error, connections
+from django.db.models import QuerySet
 
 from ..models import Stream, Subscription, SubscriptionLink
 from ..protocol.globs import glob
 from ..runtime.connection import copy_log
-from .registry import add_links
-from .rows import change, locked, subscriptions, transaction
+from ..runtime.database_errors import FailureKind, diagnose
+from .registry import add_links, link_new
+from .rows import LOCK_MS, brief_waits, change, links, locked, subscriptions, transaction
 
 PORTION_SECONDS = 0.02
 """Time that the transaction of a portion should take."""
 
-MIN_STREAMS, MAX_STREAMS = 20, 500
-"""Streams that such a transaction links, at least and at most."""
+MIN_STREAMS, MAX_STREAMS = 200, 500
+"""Streams that such a transaction links, at least and at most. Fewer take hardly less time."""
 
 PORTION_SCANNED = 5000
-"""Streams that one portion compares with the pattern."""
+"""Ids of streams among which one portion looks for paths that begin as the pattern does."""
+
+PORTION_READ = 500
+"""Such paths that one portion reads and compares with the pattern. The requests of the process need the interpreter."""
 
 MAX_REST_SECONDS = 0.5
 """The longest rest after a portion."""
 
-
 HELD_UP_PAUSE = 0.05
 """Time for another transaction to release a row, or for another thread to link its portion, in seconds."""
+
+WAIT_AFTER = 5
+"""A portion that has found the row of its subscription held so many times waits for it. The workers of a busy consumer
+hold it one after the other, without a gap."""
+
+WAIT_MS = 200
+"""How long a portion waits for locks then, in milliseconds."""
 
 
 class Progress(NamedTuple):
@@ -67,6 +80,8 @@ class _Pace:
         self.lock = Lock()
         self.rests_until = 0.0
         self.streams = MIN_STREAMS
+        self.held_up: Counter[int] = Counter()
+        """How many portions have found the row of their subscription held, by its key."""
 
     def adapt(self, seconds: float) -> None:
         """Adapt the number of streams to the time that a transaction with so many streams has taken."""
@@ -84,7 +99,7 @@ def link_portion(subscription_id: int, using: str) -> Progress:
         if rest > 0.0:
             return Progress(is_done=False, is_held_up=False, pause=rest)
         began = time.thread_time()
-        progress = _link_next(subscription_id, using, pace)
+        progress = _link_unless_busy(subscription_id, using, pace)
         _copy_log(using)
         rest = min(time.thread_time() - began, MAX_REST_SECONDS)
         pace.rests_until = time.monotonic() + rest
@@ -93,6 +108,15 @@ def link_portion(subscription_id: int, using: str) -> Progress:
     if progress.is_done:
         return progress
     return progress._replace(pause=HELD_UP_PAUSE if progress.is_held_up else rest)
+
+
+def _link_unless_busy(subscription_id: int, using: str, pace: _Pace) -> Progress:
+    try:
+        return _link_next(subscription_id, using, pace)
+    except Error as error:
+        if diagnose(error) is not FailureKind.BUSY:
+            raise
+        return Progress(is_done=False, is_held_up=True)
 
 
 _paces: dict[str, _Pace] = {}
@@ -113,11 +137,14 @@ def _link_next(subscription_id: int, using: str, pace: _Pace) -> Progress:
         return Progress(is_done=True, is_held_up=False)
     limit = pace.streams
     matching, scanned_through = _next_matching(seen, using, limit)
-    began = time.monotonic()
-    with transaction(using):
-        # Nobody waits for another process that links the same subscription.
-        subscription = locked(query, using, skip=True).first()
+    waits = pace.held_up[subscription_id] >= WAIT_AFTER
+    held_up = 0 if waits else pace.held_up[subscription_id] + 1
+    del pace.held_up[subscription_id]
+    with transaction(using, WAIT_MS if waits else LOCK_MS):
+        began = time.monotonic()
+        subscription = _locked_subscription(query, using, waits=waits)
         if subscription is None:
+            pace.held_up[subscription_id] = held_up
             return Progress(is_done=False, is_held_up=True)
         if (subscription.pattern, subscription.linked_through) != (seen.pattern, seen.linked_through):
             return Progress(is_done=False, is_held_up=False)  # another process has linked a portion meanwhile
@@ -131,45 +158,66 @@ def _link_next(subscription_id: int, using: str, pace: _Pace) -> Progress:
     return Progress(is_done, bool(held))
 
 
-def _next_matching(subscription: Subscription, using: str, limit: int) -> tuple[list[int], int | None]:
-    """Return the ids of the next matching streams, and the id up to which was compared. None: all were.
+def _locked_subscription(query: QuerySet[Subscription], using: str, *, waits: bool) -> Subscription | None:
+    """Lock a subscription and return it. None: it is deleted, or another transaction holds it and this does not wait.
+
+    Usually that is another process that links the same subscription, and nobody waits for it.
+    """
+    if not waits:
+        return locked(query, using, skip=True).first()
+    with brief_waits(using, WAIT_MS):
+        return locked(query, using).first()
+
+
+def _next_matching(subscription: Subscription, using: str, limit: int) -> tuple[dict[int, str], int | None]:
+    """Return the paths of the next matching streams by their ids, and the id up to which was compared. None: all were.
 
     Args:
-        limit: number of ids to return at most.
+        limit: number of streams to return at most.
     """
     pattern = glob(subscription.pattern)
     rest = Stream.objects.using(using).filter(id__gt=subscription.linked_through).order_by("id")
     first = rest.values_list("id", flat=True).first()
     if first is None:
-        return [], None
-    # A range of ids, and no number of rows: to find so many that match, the database may have to read all.
+        return {}, None
+    # A range of ids, and not only a number of rows: to find so many that match, the database may have to read all.
     through = first + PORTION_SCANNED - 1
     query = rest.filter(id__lte=through, path__startswith=pattern.prefix, deleted_at__isnull=True)
-    matching = [one for one, path in query.values_list("id", "path") if path is not None and pattern.matches(path)]
+    paths = list(query.values_list("id", "path")[:PORTION_READ])
+    if len(paths) == PORTION_READ:
+        through = paths[-1][0]
+    matching = [(one, path) for one, path in paths if path is not None and pattern.matches(path)]
     if len(matching) > limit:
         matching = matching[:limit]
-        return matching, matching[-1]
-    return matching, through
+        through = matching[-1][0]
+    return dict(matching), through
 
 
-def _link(subscription: Subscription, stream_ids: list[int], using: str) -> set[int]:
+def _link(subscription: Subscription, matching: Mapping[int, str], using: str) -> Collection[int]:
     """Link streams at their tails, except those whose rows are held. Return the ids of the others."""
-    query = Stream.objects.using(using).filter(pk__in=stream_ids).order_by("id")
-    rows = list(locked(query, using, skip=True).values_list("id", "path", "tail_position"))
-    wanted = [
-        SubscriptionLink(
-            subscription=subscription,
-            path=path,
-            stream_id=stream_id,
-            is_glob=True,
-            acked_position=None if subscription.from_beginning else tail,
-            is_pending=subscription.from_beginning and tail > 0,
-        )
-        for stream_id, path, tail in rows
-        if path is not None
-    ]
-    add_links(subscription, wanted, using, is_glob=True)
-    return {stream_id for stream_id, _, _ in rows}
+    query = Stream.objects.using(using).filter(pk__in=matching).order_by("id")
+    ids: Collection[int] = matching.keys()
+    if connections[using].features.has_select_for_update:  # SQLite's lock is that of the transaction
+        ids = set(locked(query, using, skip=True).values_list("id", flat=True))
+    paths = [matching[stream_id] for stream_id in ids]
+    if links(using, subscription=subscription, path__in=paths).exists():
+        rows = query.filter(pk__in=ids).values_list("id", "path", "tail_position")
+        wanted = [_link_to(subscription, one, path, tail) for one, path, tail in rows if path is not None]
+        add_links(subscription, wanted, using, is_glob=True)
+    elif ids:
+        link_new(subscription, [*ids], using)
+    return ids
+
+
+def _link_to(subscription: Subscription, stream_id: int, path: str, tail: int) -> SubscriptionLink:
+    return SubscriptionLink(
+        subscription=subscription,
+        path=path,
+        stream_id=stream_id,
+        is_glob=True,
+        acked_position=None if subscription.from_beginning else tail,
+        is_pending=subscription.from_beginning and tail > 0,
+    )
 
 
 def unfinished(using: str) -> list[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from django.db import connections
 from django.db.models import Q, QuerySet
 
 from ..conf import config as settings
@@ -18,6 +19,8 @@ from ..protocol.subscriptions import (
     registry_as_wake_stream,
     subscription_already_exists,
 )
+from ..store.sql import statements
+from ..store.sql.rows import slices
 from .addresses import receiver_of
 from .rows import change, find, links, locked, subscriptions, transaction
 from .rules import changing_link_rules, locking
@@ -197,6 +200,22 @@ def add_links(subscription: Subscription, wanted: Sequence[SubscriptionLink], us
     linked_paths = set(existing.values_list("path", flat=True))
     existing.update(**kind)
     links(using).bulk_create([link for link in wanted if link.path not in linked_paths])
-    stream_ids = [link.stream_id for link in wanted if link.stream_id is not None]
-    rows = Stream.objects.using(using).unguarded().filter(pk__in=stream_ids, link_state__isnull=True)
+    _mark_linked([link.stream_id for link in wanted if link.stream_id is not None], using)
+
+
+def link_new(subscription: Subscription, stream_ids: Sequence[int], using: str) -> None:
+    """Insert links to streams that the pattern matches. Called with their rows locked. None of them has a link yet.
+
+    One statement: very many links are inserted, and building them here would take the interpreter from requests.
+    """
+    sql = statements(using)
+    with connections[using].cursor() as cursor:
+        for slice_ids in slices(stream_ids):
+            sql.link_matching(cursor, subscription.pk, slice_ids, from_beginning=subscription.from_beginning)
+    _mark_linked(stream_ids, using)
+
+
+def _mark_linked(stream_ids: Sequence[int], using: str) -> None:
+    present = Stream.objects.using(using).unguarded().filter(pk__in=stream_ids, path__isnull=False)
+    rows = present.filter(link_state__isnull=True)
     rows.update(link_state=LinkState.SEEN)

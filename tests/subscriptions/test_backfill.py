@@ -38,12 +38,12 @@ def test_a_portion_is_as_large_as_its_time_allows() -> None:
     pace = backfill._Pace()
     assert pace.streams == backfill.MIN_STREAMS
     sizes = []
-    for seconds_each in [0.0001] * 6 + [0.001] * 3 + [1.0]:
+    for seconds_each in [0.00002, 0.00002, 0.00005, 0.00008, 1.0]:
         pace.adapt(pace.streams * seconds_each)
         sizes.append(pace.streams)
-    assert sizes[:6] == [40, 80, 160, 200, 200, 200], "at most twice as many as before, so that none takes long"
-    assert sizes[6:9] == [20, 20, 20]
-    assert sizes[9] == backfill.MIN_STREAMS
+    assert sizes[:2] == [400, 500], "at most twice as many as before, so that none takes long"
+    assert sizes[2:4] == [400, 250]
+    assert sizes[4] == backfill.MIN_STREAMS
     for _ in range(20):
         pace.adapt(0.0)
     assert pace.streams == backfill.MAX_STREAMS
@@ -76,7 +76,7 @@ def test_streams_that_another_process_links_meanwhile_are_linked_once(
 ) -> None:
     compare = backfill._next_matching
 
-    def beside_another(subscription: Subscription, using: str, limit: int) -> tuple[list[int], int | None]:
+    def beside_another(subscription: Subscription, using: str, limit: int) -> tuple[dict[int, str], int | None]:
         matching = compare(subscription, using, limit)
         with monkeypatch.context() as patch:
             patch.setattr(backfill, "_next_matching", compare)
@@ -95,7 +95,7 @@ def test_streams_that_another_process_links_meanwhile_are_linked_once(
 def test_a_subscription_that_is_deleted_meanwhile_gets_no_links(unlinked: int, monkeypatch: pytest.MonkeyPatch) -> None:
     compare = backfill._next_matching
 
-    def then_delete(subscription: Subscription, using: str, limit: int) -> tuple[list[int], int | None]:
+    def then_delete(subscription: Subscription, using: str, limit: int) -> tuple[dict[int, str], int | None]:
         matching = compare(subscription, using, limit)
         Subscription.objects.unguarded().update(name=None, pattern="", linked_through=None)
         return matching
@@ -104,3 +104,22 @@ def test_a_subscription_that_is_deleted_meanwhile_gets_no_links(unlinked: int, m
     backfill._link_next(unlinked, USING, backfill._Pace())
     assert SubscriptionLink.objects.count() == 0
     assert backfill._link_next(unlinked, USING, backfill._Pace()).is_done
+
+
+def test_paths_are_read_in_portions_and_those_that_do_not_match_are_passed(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c", "d/x", "e", "f/x", "g/x"):
+        stream(f"events/{name}")
+    subscribe("s", "events/*/x")
+    SubscriptionLink.objects.unguarded().delete()
+    Subscription.objects.unguarded().update(linked_through=0)
+    monkeypatch.setattr(backfill, "PORTION_READ", 2)
+    subscription_id = Subscription.objects.get().pk
+    linked = []
+    while not backfill._link_next(subscription_id, USING, backfill._Pace()).is_done:
+        linked.append(SubscriptionLink.objects.count())
+    assert linked == [0, 1, 2, 3]
+    assert set(SubscriptionLink.objects.values_list("path", "is_glob", "is_explicit", "acked_position")) == {
+        (f"events/{name}/x", True, False, 1) for name in "dfg"
+    }

@@ -173,6 +173,49 @@ def test_a_portion_leaves_out_a_stream_that_another_transaction_holds() -> None:
     assert [link.path for link in one_wake().pending] == ["events/a"]
 
 
+@pytest.fixture
+def held_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A step that links a portion as often as the row of the subscription may be held until the next one waits."""
+    stream()
+    subscribe_without_links()
+    monkeypatch.setattr(backfill, "_paces", {})
+    monkeypatch.setattr(backfill, "MAX_REST_SECONDS", 0.0)
+
+    def link() -> None:
+        for _ in range(backfill.WAIT_AFTER):
+            assert backfill.link_portion(Subscription.objects.get().pk, USING).is_held_up
+
+    return link
+
+
+def test_a_portion_that_was_held_up_again_and_again_waits_in_the_queue(
+    held_up: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workers of a busy consumer hold the row of the subscription one after the other, without a gap."""
+    monkeypatch.setattr(backfill, "WAIT_MS", 60_000)
+    linked: list[backfill.Progress] = []
+    key = Subscription.objects.get().pk
+    waiting = Thread(target=lambda: elsewhere(lambda: linked.append(backfill.link_portion(key, USING))))
+    with transaction.atomic():
+        assert Subscription.objects.select_for_update().get()
+        elsewhere(held_up)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+    waiting.join()
+    assert not linked[0].is_held_up
+    assert SubscriptionLink.objects.get().path == "events/a"
+
+
+def test_a_portion_waits_for_a_limited_time(held_up: Callable[[], None]) -> None:
+    with transaction.atomic():
+        assert Subscription.objects.select_for_update().get()
+        elsewhere(held_up)
+        elsewhere(held_up)  # the first of these has waited
+    assert not backfill.link_portion(Subscription.objects.get().pk, USING).is_held_up
+    assert SubscriptionLink.objects.get().path == "events/a"
+
+
 @pytest.mark.parametrize("holds", ["the rules", "a stream"])
 @pytest.mark.parametrize("change", ["create", "add", "remove", "delete"])
 def test_a_change_of_the_rules_that_has_to_wait_does_not_stop_creates(change: str, holds: str) -> None:

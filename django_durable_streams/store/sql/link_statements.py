@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db import connections
@@ -27,14 +27,22 @@ class LinkStatements(BaseStatements):
             f"{DatabaseIdentity.THE_ONE}"
         )
         self._lock_link_rules = self._select_link_rules_version + lock
+        # By all ids, which is a search of an index. A scan of the table costs so much in the committer's transactions
+        # (`pipeline.Transaction`) that PostgreSQL would compile the query, for hundreds of milliseconds.
         self._select_rules = (
             f"SELECT {name('id')}, {name('pattern')}, {name('name')} IS NULL FROM {subscription} "
-            f"WHERE {name('pattern')} <> '' OR {name('name')} IS NULL"
+            f"WHERE {name('id')} > 0 AND ({name('pattern')} <> '' OR {name('name')} IS NULL)"
         )
         self._select_explicit_links = (
             f"SELECT {name('subscription_id')}, {name('path')} FROM {link} WHERE {name('is_explicit')} = %s"
         )
         self._insert_link = self._insert(link, LINK_COLUMNS)
+        stream_id, path, tail = name("id"), name("path"), name("tail")
+        matched = f"{self._insert_link.head} SELECT %s, {path}, {stream_id}, FALSE, TRUE"
+        self._link_matching = {
+            False: f"{matched}, {tail}, FALSE FROM {self._stream} WHERE {path} IS NOT NULL AND ",
+            True: f"{matched}, NULL, {tail} > 0 FROM {self._stream} WHERE {path} IS NOT NULL AND ",
+        }
         updated = ("stream_id", "is_glob", "acked_position", "is_pending")
         if self._is_mysql:
             changes = ", ".join(f"{name(column)} = VALUES({name(column)})" for column in updated)
@@ -112,3 +120,17 @@ class LinkStatements(BaseStatements):
         """Insert links, with values in the order of `LINK_COLUMNS`. An existing link of the path is reset."""
         for slice_rows in slices(rows):
             self._insert_rows(cursor, self._insert_link, slice_rows, self._or_update_link)
+
+    def link_matching(
+        self, cursor: Any, subscription_id: int, stream_ids: Collection[int], *, from_beginning: bool
+    ) -> None:
+        """Link streams that a pattern matches, without links yet, at their tails. Called with their rows locked.
+
+        Args:
+            subscription_id: key of the subscription.
+            stream_ids: keys of the streams, at most `ROWS_PER_STATEMENT`.
+            from_beginning: whether their present data is pending.
+        """
+        values = [("bigint", subscription_id), *(("bigint", stream_id) for stream_id in stream_ids)]
+        among, _ = self._among("id", stream_ids)
+        self._execute_values(cursor, self._link_matching[from_beginning] + among, values)
