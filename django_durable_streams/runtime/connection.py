@@ -38,6 +38,9 @@ _SOCKET_OPTIONS = {
 LOG_PAGES = 2000
 """Pages of SQLite's write-ahead log, 8 MB. The connection that commits with a longer log copies it to the database."""
 
+SPILL_PAGES = 8000
+"""Changed pages, 32 MB, from which a SQLite transaction writes pages to the log before its commit."""
+
 CUT_AGAIN_SECONDS = 0.2
 """Time between two cuts of the connection of a thread that has to end."""
 
@@ -259,9 +262,14 @@ def _reduce_disk_writes(connection: BaseDatabaseWrapper) -> None:
     A statement over many rows records how to undo itself. From some pages on SQLite writes that record to a file, which
     took most of the time of a batch over many streams. A write-ahead log of twice the usual size (`limit_log`) is
     copied half as often, and each page in it only once. The committer waits for these copies.
+
+    SQLite keeps 2 MB of changed pages in memory, and writes others before the commit, one by one. Pages that it changes
+    again then make it read all of them once more, for their checksums. In a loop of inserts of 14 MB and deletes, a
+    commit took 78 ms of processor time, and takes 51 with its pages in memory. Their memory is free after it.
     """
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA temp_store = MEMORY")
+        cursor.execute(f"PRAGMA cache_spill = {SPILL_PAGES}")
 
 
 _log_limits: dict[str, int] = {}

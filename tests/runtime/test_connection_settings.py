@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import pytest
-from django.db import Error, OperationalError, connection, connections
+from django.db import Error, OperationalError, connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test import override_settings
@@ -191,6 +192,26 @@ def test_a_purge_writes_less_than_its_data(monkeypatch: pytest.MonkeyPatch, asks
 
 
 PAGE_BYTES = 4096
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="the others have logs of their own")
+@pytest.mark.parametrize("spills", [False, True])
+def test_a_large_append_writes_each_page_once_and_at_its_commit(spills: bool) -> None:
+    size = 14 * 1024 * 1024
+
+    def work(own: BaseDatabaseWrapper) -> int:
+        log = Path(f"{own.settings_dict['NAME']}-wal")
+        stream = Stream.objects.create(path="a", content_type="application/octet-stream")
+        with own.cursor() as cursor:
+            if spills:  # as SQLite does by itself
+                cursor.execute("PRAGMA cache_spill = 1")
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            with transaction.atomic(own.alias):
+                stream.append(bytes(size))
+                return log.stat().st_size
+
+    assert (with_line(work) > 0) == spills
 
 
 def test_it_is_none_of_the_projects(transactional_db: None) -> None:
