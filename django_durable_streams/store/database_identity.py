@@ -1,4 +1,7 @@
-"""The identity of a database: created by the migration, and part of the key that signs wake-up messages."""
+"""The identity of a database: created by the migration, and part of the key that signs wake-up messages.
+
+A copy has the row of its original, so wake-up messages depend on the location of the database as well.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from django.db import router
 from django.db.models.signals import post_migrate
 
 from ..models.identity import DatabaseIdentity
+from .database_location import location
 
 
 def identity(using: str) -> str:
@@ -20,6 +24,15 @@ def identity(using: str) -> str:
     """
     row, _ = DatabaseIdentity.objects.using(using).get_or_create(id=DatabaseIdentity.THE_ONE)
     return row.value
+
+
+def located_identity(using: str) -> str:
+    """Return the identity of a database together with its location, which no copy has. Uses this thread's connection.
+
+    Raises:
+        django.db.Error: the database does not answer, or is not migrated.
+    """
+    return f"{identity(using)} {location(using)}"
 
 
 def create_after_migrate(app_config: Any) -> None:

@@ -33,7 +33,7 @@ class Listener:
 def wakeup(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisWakeup]:
     """A backend whose Redis refuses every connection."""
     monkeypatch.setattr(signing, "DedicatedConnection", Mock())
-    monkeypatch.setattr(signing, "identity", lambda using: "a database")
+    monkeypatch.setattr(signing, "located_identity", lambda using: "a database")
     with socket.socket() as nobody:  # bound, so that nobody else takes the port, and not listening
         nobody.bind((HOST, 0))
         wakeup = RedisWakeup("default", url=f"redis://{HOST}:{nobody.getsockname()[1]}/0")

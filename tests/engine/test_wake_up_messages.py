@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from django_durable_streams.engine.wakeup.signing import MessageSigner, SignerLo
 from django_durable_streams.engine.wakeup.subscriber import _read
 from django_durable_streams.models import DatabaseIdentity, Stream
 from django_durable_streams.protocol.offsets import Sentinel
-from django_durable_streams.store.database_identity import identity
+from django_durable_streams.store.database_identity import identity, located_identity
 from django_durable_streams.store.operations import Append, Commit, Create
 from tests.server.waiting import elsewhere, until
 
@@ -152,12 +153,114 @@ class TestIdentity:
 
         loader = SignerLoader("default", lambda value: MessageSigner("p", "", value))
         with monkeypatch.context() as away:
-            away.setattr(signing, "identity", fail)
+            away.setattr(signing, "located_identity", fail)
             assert loader.get(10) is None
         assert "cannot be read" in caplog.text
         signer = loader.get(10)
         assert signer is not None
-        assert signer.channel(7) == MessageSigner("p", "", identity("default")).channel(7)
+        assert signer.channel(7) == MessageSigner("p", "", located_identity("default")).channel(7)
+
+
+class TestReload:
+    """A signer follows the process to the database server that it is connected to."""
+
+    @pytest.fixture(autouse=True)
+    def servers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
+        self.asked = 0
+        self.server = "first"
+        monkeypatch.setattr(signing, "DedicatedConnection", Mock())
+        monkeypatch.setattr(signing, "located_identity", self.located)
+        self.connect()
+        self.loader = SignerLoader("default", lambda value: MessageSigner("p", "", value))
+
+    def located(self, using: str) -> str:
+        self.asked += 1
+        if not self.server:
+            raise DatabaseError("away")
+        return self.server
+
+    def connect(self) -> None:
+        latest = object()
+        self.monkeypatch.setattr(signing, "latest_connection", lambda using: latest)
+
+    def test_without_a_new_connection_nothing_is_read_again(self) -> None:
+        signer = self.loader.get(10)
+        assert signer is not None
+        assert self.loader.get(10) is signer
+        assert self.loader.is_current(signer)
+        assert self.asked == 1
+
+    def test_a_new_connection_to_the_same_database_changes_no_signer(self) -> None:
+        signer = self.loader.get(10)
+        assert signer is not None
+        self.connect()
+        assert not self.loader.is_current(signer)
+        assert self.loader.get(10) is signer
+        assert self.loader.is_current(signer)
+        assert self.asked == 2
+
+    def test_a_new_connection_to_another_database_changes_the_signer(self) -> None:
+        signer = self.loader.get(10)
+        self.server = "second"
+        assert self.loader.get(10) is signer
+        self.connect()
+        other = self.loader.get(10)
+        assert other is not None
+        assert other.channel(7) == MessageSigner("p", "", "second").channel(7)
+
+    def test_a_connection_during_the_query_is_not_missed(self) -> None:
+        def located(using: str) -> str:
+            before = self.located(using)
+            if self.asked == 1:
+                self.server = "second"
+                self.connect()
+            return before
+
+        self.monkeypatch.setattr(signing, "located_identity", located)
+        signer = self.loader.get(10)
+        assert signer is not None
+        assert signer.channel(7) == MessageSigner("p", "", "second").channel(7)
+
+    def test_after_a_new_connection_an_unknown_database_has_no_signer(self) -> None:
+        signer = self.loader.get(10)
+        assert signer is not None
+        self.connect()
+        self.server = ""
+        assert self.loader.get(10) is None
+        assert not self.loader.is_current(signer)
+        self.server = "first"
+        assert self.loader.get(10) is signer
+
+    def test_the_last_messages_of_an_engine_that_has_ended_are_signed(self) -> None:
+        signer = self.loader.get(10)
+        self.server = ""
+        self.monkeypatch.setattr(signing, "latest_connection", lambda using: None)
+        assert self.loader.get(10) is signer
+
+    def test_now_and_then_it_is_read_again_and_nobody_waits(self) -> None:
+        signer = self.loader.get(10)
+        self.server = "second"
+        self.monkeypatch.setattr(signing, "RELOAD_SECONDS", 0.0)
+        assert self.loader.get(10) is signer
+        self.monkeypatch.setattr(signing, "RELOAD_SECONDS", 60.0)
+        assert self.loader._thread is not None
+        self.loader._thread.join(10)
+        other = self.loader.get(0)
+        assert other is not None
+        assert other.channel(7) == MessageSigner("p", "", "second").channel(7)
+        assert self.asked == 2
+
+    def test_a_failure_of_that_changes_nothing(self) -> None:
+        signer = self.loader.get(10)
+        self.server = ""
+        self.monkeypatch.setattr(signing, "RELOAD_SECONDS", 0.0)
+        assert self.loader.get(10) is signer
+        assert self.loader._thread is not None
+        self.loader._thread.join(10)
+        self.monkeypatch.setattr(signing, "RELOAD_SECONDS", 60.0)
+        assert self.loader.get(10) is signer
+        assert self.asked == 2
 
 
 @pytest.fixture
