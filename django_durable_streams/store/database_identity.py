@@ -5,13 +5,13 @@ A copy has the row of its original, so wake-up messages depend on the location o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import router
 from django.db.models.signals import post_migrate
 
 from ..models.identity import DatabaseIdentity
-from .database_location import location
+from .database_location import location, server_start
 
 
 def identity(using: str) -> str:
@@ -26,13 +26,22 @@ def identity(using: str) -> str:
     return row.value
 
 
-def located_identity(using: str) -> str:
-    """Return the identity of a database together with its location, which no copy has. Uses this thread's connection.
+class LocatedIdentity(NamedTuple):
+    """The identity of a database, and what tells the database from its copies."""
+
+    name: str
+    """The identity with the location. Copies have other ones, but for copies of all files of a server."""
+    server_start: str
+    """When the server was started, if it tells. Copies of all files have other ones."""
+
+
+def located_identity(using: str) -> LocatedIdentity:
+    """Return the identity of a database, with its location. Uses this thread's connection, outside of a transaction.
 
     Raises:
         django.db.Error: the database does not answer, or is not migrated.
     """
-    return f"{identity(using)} {location(using)}"
+    return LocatedIdentity(f"{identity(using)} {location(using)}", server_start(using))
 
 
 def create_after_migrate(app_config: Any) -> None:

@@ -9,7 +9,8 @@ name of a file. So the database answers, not the settings.
 - SQLite: the running system, the device, and the file on it. All processes of a file in WAL mode share a system.
   Containers of a host do, too. A database in memory belongs to one process.
 
-A copy of all files of a PostgreSQL or MySQL server may have the same location (docs/operations.md).
+A copy of all files of a PostgreSQL or MySQL server may have the same location. The start of the server tells copies of
+PostgreSQL apart. It changes with each restart, of which a process behind a pooler does not learn at once.
 """
 
 from __future__ import annotations
@@ -44,6 +45,14 @@ def location(using: str) -> str:
     return "" if find is None else f"{connection.vendor} {find(connection)}"
 
 
+def server_start(using: str) -> str:
+    """Return when the server of a database was started. Nothing: the server does not tell. Raises as `location` does."""
+    connection = connections[using]
+    if connection.vendor != "postgresql":
+        return ""
+    return _ask(connection, "extract(epoch FROM pg_catalog.pg_postmaster_start_time())")
+
+
 def _postgresql(connection: BaseDatabaseWrapper) -> str:
     table = connection.ops.quote_name(DatabaseIdentity._meta.db_table)
     with connection.cursor() as cursor:
@@ -52,18 +61,19 @@ def _postgresql(connection: BaseDatabaseWrapper) -> str:
             f"FROM pg_catalog.pg_database AS database, {table} AS identity WHERE datname = current_database()"
         )
         numbers = cursor.fetchone()
-    return f"{_cluster(connection)} {numbers}"
+    cluster = _ask(connection, "system_identifier FROM pg_catalog.pg_control_system()")
+    return f"{cluster} {numbers}"
 
 
-def _cluster(connection: BaseDatabaseWrapper) -> str:
-    """Return the number of a cluster of PostgreSQL, or nothing where the role may not ask for it."""
+def _ask(connection: BaseDatabaseWrapper, expression: str) -> str:
+    """Return a value of PostgreSQL, or nothing where the role may not ask for it."""
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT system_identifier FROM pg_catalog.pg_control_system()")
-            (number,) = cursor.fetchone()
+            cursor.execute(f"SELECT {expression}")
+            (value,) = cursor.fetchone()
     except (ProgrammingError, NotSupportedError):  # no right, or a service that lacks the function
         return ""
-    return str(number)
+    return str(value)
 
 
 def _mysql(connection: BaseDatabaseWrapper) -> str:

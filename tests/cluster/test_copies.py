@@ -15,7 +15,7 @@ from tests.cluster.http import Client
 from tests.cluster.load import TEXT, read
 from tests.cluster.readers import Follower
 from tests.servers import EXAMPLE, example_environment
-from tests.services import Database, MariaDB, PostgreSQL, Redis, shared
+from tests.services import Database, MariaDB, PostgreSQL, Redis, name_of, shared
 from tests.templates import migrated_database, migrated_file
 
 APPENDS = 5
@@ -33,6 +33,21 @@ def test_appends_to_a_copy_reach_no_reader_of_its_original(
     copy = copy_file(original, tmp_path) if database is None else database.new_copy(original)
     with Cluster(2, redis=redis, database_url=original) as cluster:
         run(append_to_both(cluster, copy, redis), SECONDS)
+
+
+def test_appends_to_a_copy_of_all_files_of_the_server_reach_nobody_either(redis: Redis) -> None:
+    """PostgreSQL cannot tell such a copy from a promoted standby. It was started at another time."""
+    with PostgreSQL() as own, PostgreSQL() as other:
+        original = migrated_database(own)
+        command(original, redis, "append", "room", "--create", "text", "--raw", content="begin\n")
+        own.stop()
+        other.stop()
+        for arguments in (["rm", "-rf", "data"], ["cp", "-a", str(own.directory / "data"), "data"]):
+            subprocess.run(arguments, cwd=other.directory, check=True)
+        own.start()
+        other.start()
+        with Cluster(2, redis=redis, database_url=original) as cluster:
+            run(append_to_both(cluster, f"{other.url}/{name_of(original)}", redis), SECONDS)
 
 
 def copy_file(url: str, folder: Path) -> str:

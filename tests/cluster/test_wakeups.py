@@ -20,6 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_durable_streams.engine.wakeup import signing
 from django_durable_streams.engine.wakeup.base import WakeUpMessage
 from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup, encode
+from django_durable_streams.store.database_identity import LocatedIdentity
 from django_durable_streams.store.operations import Commit
 from tests.cluster.sentinel import Sentinel
 from tests.servers import HOST, free_port
@@ -49,7 +50,7 @@ class Listener:
 def identities(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each alias be a database of its own. No test here asks one for its identity."""
     monkeypatch.setattr(signing, "DedicatedConnection", Mock())
-    monkeypatch.setattr(signing, "located_identity", lambda using: f"the identity of {using}")
+    monkeypatch.setattr(signing, "located_identity", lambda using: LocatedIdentity(f"the identity of {using}", ""))
 
 
 async def test_a_subscriber_moves_with_the_database(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +66,7 @@ async def test_a_subscriber_moves_with_the_database(redis: Redis, monkeypatch: p
         assert (await asyncio.wait_for(listener.news.get(), SECONDS)).data == b"first"
         assert subscriber.is_receiving
         latest = object()
-        monkeypatch.setattr(signing, "located_identity", lambda using: "another server")
+        monkeypatch.setattr(signing, "located_identity", lambda using: LocatedIdentity("another server", ""))
         monkeypatch.setattr(signing, "latest_connection", lambda using: latest)
         assert not subscriber.is_receiving
         await asyncio.wait_for(listener.looks.get(), SECONDS)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
@@ -21,7 +22,7 @@ from django_durable_streams.engine.wakeup.signing import MessageSigner, SignerLo
 from django_durable_streams.engine.wakeup.subscriber import _read
 from django_durable_streams.models import DatabaseIdentity, Stream
 from django_durable_streams.protocol.offsets import Sentinel
-from django_durable_streams.store.database_identity import identity, located_identity
+from django_durable_streams.store.database_identity import LocatedIdentity, identity, located_identity
 from django_durable_streams.store.operations import Append, Commit, Create
 from tests.server.waiting import elsewhere, until
 
@@ -55,6 +56,18 @@ class TestSignatures:
             assert _read(signer, CHANNEL, other.sign(CHANNEL, encode(commit()))) is None
         assert len(caplog.records) == 1  # there may be thousands
         assert "identity of its own" in caplog.text
+
+    def test_a_message_of_another_server_of_the_same_location_is_only_a_reason_to_query(self) -> None:
+        """Copies of all files of a server have one location. The servers were started at different times."""
+        first, second = MessageSigner("p", "", "a", "1"), MessageSigner("p", "", "a", "2")
+        assert first.channel(7) == second.channel(7)
+        for sender, receiver in ((first, second), (second, first)):
+            received = _read(receiver, CHANNEL, sender.sign(CHANNEL, encode(commit())))
+            assert received is not None
+            assert (received.data, received.removed) == (None, True)
+        received = _read(first, CHANNEL, first.sign(CHANNEL, encode(commit())))
+        assert received is not None
+        assert (received.data, received.removed) == (b"abc", False)
 
     def test_databases_have_channels_of_their_own(self) -> None:
         channels = {MessageSigner(*names).channel(7) for names in (("p", "", "a"), ("p", "", "b"), ("p", "1", "a"))}
@@ -151,14 +164,14 @@ class TestIdentity:
         def fail(using: str) -> str:
             raise DatabaseError("away")
 
-        loader = SignerLoader("default", lambda value: MessageSigner("p", "", value))
+        loader = SignerLoader("default", partial(MessageSigner, "p", ""))
         with monkeypatch.context() as away:
             away.setattr(signing, "located_identity", fail)
             assert loader.get(10) is None
         assert "cannot be read" in caplog.text
         signer = loader.get(10)
         assert signer is not None
-        assert signer.channel(7) == MessageSigner("p", "", located_identity("default")).channel(7)
+        assert signer.channel(7) == MessageSigner("p", "", *located_identity("default")).channel(7)
 
 
 class TestReload:
@@ -172,13 +185,13 @@ class TestReload:
         monkeypatch.setattr(signing, "DedicatedConnection", Mock())
         monkeypatch.setattr(signing, "located_identity", self.located)
         self.connect()
-        self.loader = SignerLoader("default", lambda value: MessageSigner("p", "", value))
+        self.loader = SignerLoader("default", partial(MessageSigner, "p", ""))
 
-    def located(self, using: str) -> str:
+    def located(self, using: str) -> LocatedIdentity:
         self.asked += 1
         if not self.server:
             raise DatabaseError("away")
-        return self.server
+        return LocatedIdentity(self.server, "")
 
     def connect(self) -> None:
         latest = object()
@@ -210,7 +223,7 @@ class TestReload:
         assert other.channel(7) == MessageSigner("p", "", "second").channel(7)
 
     def test_a_connection_during_the_query_is_not_missed(self) -> None:
-        def located(using: str) -> str:
+        def located(using: str) -> LocatedIdentity:
             before = self.located(using)
             if self.asked == 1:
                 self.server = "second"

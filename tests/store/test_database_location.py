@@ -11,7 +11,7 @@ from django.db.utils import ConnectionHandler
 
 from django_durable_streams.store import database_location
 from django_durable_streams.store.database_identity import identity, located_identity
-from django_durable_streams.store.database_location import location
+from django_durable_streams.store.database_location import location, server_start
 
 pytestmark = pytest.mark.django_db
 
@@ -80,7 +80,7 @@ def test_a_database_in_memory_belongs_to_its_process(monkeypatch: pytest.MonkeyP
 
 
 def test_the_identity_in_messages_has_the_location(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert located_identity("default") == f"{identity('default')} {location('default')}"
     here = located_identity("default")
+    assert here == (f"{identity('default')} {location('default')}", server_start("default"))
     monkeypatch.setattr("django_durable_streams.store.database_identity.location", lambda using: "elsewhere")
     assert located_identity("default") != here

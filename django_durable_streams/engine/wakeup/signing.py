@@ -3,6 +3,9 @@
 Two deployments may share a Redis, with the same paths and stream ids. A message counts only if its sender had the same
 database and a `SECRET_KEY` that the receiver has. All other messages are ignored. The identity alone does not tell a
 database from its copy, in which streams go on with other data at the same positions. The location does.
+
+Messages also say when the server of the database was started. If that differs, the message is only a reason to query
+the database: it comes from a copy of all files of the server, or the server was restarted a moment ago.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ from django.utils.encoding import force_bytes
 from ...runtime.connection import DedicatedConnection
 from ...runtime.log_once import LogOnce
 from ...runtime.monitor import latest_connection
-from ...store.database_identity import located_identity
+from ...store.database_identity import LocatedIdentity, located_identity
 
 logger = logging.getLogger(__name__)
 
 SIGNATURE_BYTES = 16
+SERVER_BYTES = 8
 
 WARNING_SECONDS = 60.0
 """Time between two warnings about ignored messages, of which there may be thousands."""
@@ -43,9 +47,10 @@ class MessageSigner:
         prefix: of the channels' names.
         scope: separates the project from others on the same Redis (see `Source`).
         database: the identity and the location of the database.
+        server_start: when its server was started, if that is known.
     """
 
-    def __init__(self, prefix: str, scope: str, database: str) -> None:
+    def __init__(self, prefix: str, scope: str, database: str, server_start: str = "") -> None:
         self._channels = f"{prefix}:{sha256(f'{scope}:{database}'.encode()).hexdigest()[:16]}:".encode()
         purpose = b"django_durable_streams.wakeup " + database.encode()
         # Keyed BLAKE2 is a MAC like HMAC, in a third of the time. The first key signs; every key verifies.
@@ -53,6 +58,7 @@ class MessageSigner:
             blake2b(purpose, key=sha256(force_bytes(secret)).digest(), digest_size=32).digest()
             for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
         ]
+        self._server = blake2b(server_start.encode(), digest_size=SERVER_BYTES).digest()
         self._warnings = LogOnce(WARNING_SECONDS)
 
     def channel(self, stream_id: int) -> bytes:
@@ -65,17 +71,22 @@ class MessageSigner:
         return int(number) if len(number) < len(channel) and number.isdigit() and len(number) < 20 else None
 
     def sign(self, channel: bytes, payload: bytes) -> bytes:
-        """Return a payload, preceded by its signature for a channel."""
-        return _signature(self._keys[0], channel, payload) + payload
+        """Return a payload as a message: its signature for a channel, the server, and the payload."""
+        content = self._server + payload
+        return _signature(self._keys[0], channel, content) + content
 
     def verify(self, channel: bytes, message: object) -> bytes | None:
         """Return the payload of a message that was signed for a channel. None: the signature is missing or wrong."""
         if isinstance(message, bytes):
-            signature, payload = message[:SIGNATURE_BYTES], message[SIGNATURE_BYTES:]
-            if any(compare_digest(signature, _signature(key, channel, payload)) for key in self._keys):
-                return payload
+            signature, content = message[:SIGNATURE_BYTES], message[SIGNATURE_BYTES:]
+            if any(compare_digest(signature, _signature(key, channel, content)) for key in self._keys):
+                return content[SERVER_BYTES:]
         self.warn(channel, "is not signed by a process of this project")
         return None
+
+    def has_sender_at_this_server(self, message: bytes) -> bool:
+        """Return whether the sender of a valid message was connected to the same database server, since its start."""
+        return message[SIGNATURE_BYTES:][:SERVER_BYTES] == self._server
 
     def warn(self, channel: bytes, reason: str) -> None:
         """Log, once in a while, that a message is ignored."""
@@ -94,7 +105,7 @@ def _signature(key: bytes, channel: bytes, payload: bytes) -> bytes:
 
 
 class _Loaded(NamedTuple):
-    database: str
+    database: LocatedIdentity
     signer: MessageSigner
     connection: object
     """The latest connection of the process when the database was asked."""
@@ -112,7 +123,7 @@ class SignerLoader:
         make: makes the signer.
     """
 
-    def __init__(self, using: str, make: Callable[[str], MessageSigner]) -> None:
+    def __init__(self, using: str, make: Callable[[str, str], MessageSigner]) -> None:
         self._using = using
         self._make = make
         self._loaded: _Loaded | None = None
@@ -163,13 +174,14 @@ class SignerLoader:
             database = located_identity(self._using)
             earlier = self._loaded
             is_same = earlier is not None and earlier.database == database
-            signer = earlier.signer if earlier is not None and is_same else self._make(database)
+            signer = earlier.signer if earlier is not None and is_same else self._make(*database)
             self._loaded = _Loaded(database, signer, latest)
         except Error as error:
             self._failures += 1
-            logger.warning(
-                "The identity of the database cannot be read. Until then no wake-up messages are sent or read. (%s)",
-                error,
-            )
+            if self._current() is None:
+                message = (
+                    "The identity of the database cannot be read. Until then no wake-up messages are sent or read. (%s)"
+                )
+                logger.warning(message, error)
         finally:
             connection.close()

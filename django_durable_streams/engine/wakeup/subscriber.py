@@ -152,8 +152,11 @@ class RedisSubscriber(Subscriber):
         while True:
             message = await pubsub.get_message(timeout=QUIET_SECONDS)
             # Before the message counts: the process may have another server now.
-            if not self._loader.is_current(signer) and await self._load() is not signer:
-                return
+            if not self._loader.is_current(signer):
+                earlier, signer = signer, await self._load()
+                if signer.channel(0) != earlier.channel(0):
+                    return
+                self._signer = signer
             if message is not None:
                 has_pinged = False
                 self._handle(message, signer)
@@ -188,9 +191,12 @@ class RedisSubscriber(Subscriber):
 
 
 def _read(signer: MessageSigner, channel: bytes, data: object) -> WakeUpMessage | None:
-    """Return the message in signed data. None: the signature is wrong, or the message is impossible."""
+    """Return the message in signed data. None: the signature is wrong, or the message is impossible.
+
+    A message from another server of databases is only a hint.
+    """
     payload = signer.verify(channel, data)
-    if payload is None:
+    if payload is None or not isinstance(data, bytes):
         return None
     try:
         message = _decoder.decode(payload)
@@ -199,4 +205,4 @@ def _read(signer: MessageSigner, channel: bytes, data: object) -> WakeUpMessage 
     if message is None or not message.is_sound:
         signer.warn(channel, "has a content that this release cannot read")
         return None
-    return message
+    return message if signer.has_sender_at_this_server(data) else message.as_hint()
