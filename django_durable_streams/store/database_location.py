@@ -46,7 +46,11 @@ def location(using: str) -> str:
 
 
 def server_start(using: str) -> str:
-    """Return when the server of a database was started. Nothing: the server does not tell. Raises as `location` does."""
+    """Return when the server of a database was started, or nothing if it does not tell.
+
+    Raises:
+        django.db.Error: the database does not answer.
+    """
     connection = connections[using]
     if connection.vendor != "postgresql":
         return ""

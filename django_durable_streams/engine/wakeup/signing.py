@@ -39,6 +39,8 @@ WARNING_SECONDS = 60.0
 RELOAD_SECONDS = 60.0
 """Age from which a signer that is used is loaded again."""
 
+UNKNOWN_DATABASE = "The identity of the database cannot be read. Until then no wake-up messages are sent or read."
+
 
 class MessageSigner:
     """Names the channels of a database, and signs and verifies their messages.
@@ -179,9 +181,6 @@ class SignerLoader:
         except Error as error:
             self._failures += 1
             if self._current() is None:
-                message = (
-                    "The identity of the database cannot be read. Until then no wake-up messages are sent or read. (%s)"
-                )
-                logger.warning(message, error)
+                logger.warning("%s (%s)", UNKNOWN_DATABASE, error)
         finally:
             connection.close()
