@@ -51,6 +51,7 @@ def test_whoever_wants_to_know_hears_of_each_connection_that_is_made() -> None:
     assert opened == [True, True]
 
 
+@pytest.mark.django_db
 def test_a_connection_that_is_outdated_is_replaced_once() -> None:
     dedicated = DedicatedConnection("default")
     with ThreadPoolExecutor(1) as pool:
