@@ -58,10 +58,12 @@ class DedicatedConnection:
         lock_seconds: limit for the wait for a row or a table on MySQL, in seconds. On PostgreSQL each transaction sets
             its limit (`store.write.group_commit`), because poolers pass connections on. A SQLite connection with a
             limit does not wait at all: the code that begins a transaction tries again (`store.sql.sqlite_busy`).
+        on_open: called in the connection's thread each time it has connected, before anything is done with it.
     """
 
-    def __init__(self, using: str, lock_seconds: int | None = None) -> None:
+    def __init__(self, using: str, lock_seconds: int | None = None, on_open: Callable[[], None] | None = None) -> None:
         self.using = using
+        self._on_open = on_open
         self.since: float | None = None
         """When the thread's present work began, in monotonic seconds. None while it does not work."""
         self._lock_seconds = lock_seconds
@@ -119,6 +121,8 @@ class DedicatedConnection:
             # Receivers of `connection_created` belong to the project, and may raise anything.
             raise OperationalError(f"The connection could not be set up: {type(error).__name__}: {error}") from error
         self._opened = connection.connection
+        if self._on_open is not None:
+            self._on_open()
         return True
 
     def _set_up(self, connection: BaseDatabaseWrapper) -> None:

@@ -56,6 +56,8 @@ class DatabaseMonitor:
         self._problem: str | None = None
         """The configuration problem, if that is why the database cannot be used. This is no exception object: each
         request that raised it would attach its frames to it, with all that they refer to."""
+        self.latest_connection = object()
+        """Another object after each connection that was made: it may lead to another server than the earlier ones."""
         self._using = using
         self._connections: list[DedicatedConnection] = []
         self._replaced_at = -REPLACE_SECONDS
@@ -70,9 +72,12 @@ class DatabaseMonitor:
 
     def new_connection(self, lock_seconds: int | None = None) -> DedicatedConnection:
         """Return a new dedicated connection that the monitor watches. See `DedicatedConnection` for the argument."""
-        connection = DedicatedConnection(self._using, lock_seconds)
+        connection = DedicatedConnection(self._using, lock_seconds, self._note_connection)
         self._connections.append(connection)
         return connection
+
+    def _note_connection(self) -> None:
+        self.latest_connection = object()
 
     def suspect(self, error: Exception) -> None:
         """Report that connecting failed, so that the monitor checks the database soon. Safe to call from any thread."""
@@ -224,6 +229,12 @@ def monitor_for(using: str) -> DatabaseMonitor:
         if monitor is None:
             monitor = _monitors[using] = DatabaseMonitor(using)
         return monitor
+
+
+def latest_connection(using: str) -> object:
+    """Return an object that is another one after each connection of this process to a database that is monitored."""
+    monitor = _monitors.get(using)
+    return None if monitor is None else monitor.latest_connection
 
 
 def _forget_monitors() -> None:

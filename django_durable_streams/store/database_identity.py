@@ -1,13 +1,17 @@
-"""The identity of a database: created by the migration, and part of the key that signs wake-up messages."""
+"""The identity of a database: created by the migration, and part of the key that signs wake-up messages.
+
+A copy has the row of its original, so wake-up messages depend on the location of the database as well.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import router
 from django.db.models.signals import post_migrate
 
 from ..models.identity import DatabaseIdentity
+from .database_location import location, server_start
 
 
 def identity(using: str) -> str:
@@ -20,6 +24,24 @@ def identity(using: str) -> str:
     """
     row, _ = DatabaseIdentity.objects.using(using).get_or_create(id=DatabaseIdentity.THE_ONE)
     return row.value
+
+
+class LocatedIdentity(NamedTuple):
+    """The identity of a database, and what tells the database from its copies."""
+
+    name: str
+    """The identity with the location. Copies have other ones, but for copies of all files of a server."""
+    server_start: str
+    """When the server was started, if it tells. Copies of all files have other ones."""
+
+
+def located_identity(using: str) -> LocatedIdentity:
+    """Return the identity of a database, with its location. Uses this thread's connection, outside of a transaction.
+
+    Raises:
+        django.db.Error: the database does not answer, or is not migrated.
+    """
+    return LocatedIdentity(f"{identity(using)} {location(using)}", server_start(using))
 
 
 def create_after_migrate(app_config: Any) -> None:

@@ -9,7 +9,8 @@ from tests.cluster.conftest import run
 from tests.cluster.http import Client
 from tests.cluster.load import TEXT, read
 from tests.cluster.readers import Follower
-from tests.services import PostgreSQL, Redis, shared
+from tests.cluster.test_locations import location_of
+from tests.services import PostgreSQL, Redis, name_of
 
 APPENDS = 20
 
@@ -46,20 +47,24 @@ async def share_redis(ours: Cluster, theirs: Cluster, mode: str) -> None:
         assert b"secret" not in follower.data
 
 
-def test_a_copy_of_a_database_is_believed_only_with_the_same_secret_key(redis: Redis) -> None:
-    own = shared(PostgreSQL)
-    with Cluster(1, own, redis) as ours:
-        name = ours.database_url.rpartition("/")[2]
-        with Cluster(1, own, redis, env={"SECRET_KEY": "another"}) as copy:
-            copied = copy.database_url.rpartition("/")[2]
-            take_identity(own, name, copied)
-            run(share_redis_as_a_copy(ours, copy), 60)
+@pytest.mark.django_db
+def test_a_copy_of_a_server_is_believed_only_with_the_same_secret_key(redis: Redis) -> None:
+    """Both servers are copies of the files of one, so the location does not tell their databases apart."""
+    with (
+        PostgreSQL() as own,
+        PostgreSQL() as other,
+        Cluster(1, own, redis) as ours,
+        Cluster(1, other, redis, env={"SECRET_KEY": "another"}) as copy,
+    ):
+        assert location_of(own, ours.database_url) == location_of(other, copy.database_url)
+        take_identity(own, other, name_of(ours.database_url))
+        run(share_redis_as_a_copy(ours, copy), 60)
 
 
-def take_identity(database: PostgreSQL, source: str, target: str) -> None:
-    with database.connect(source) as connection:
+def take_identity(own: PostgreSQL, other: PostgreSQL, name: str) -> None:
+    with own.connect(name) as connection:
         (value,) = connection.execute("SELECT value FROM durable_streams_databaseidentity").fetchone()
-    with database.connect(target) as connection:
+    with other.connect(name) as connection:
         connection.execute("UPDATE durable_streams_databaseidentity SET value = %s", [value])
 
 

@@ -20,6 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_durable_streams.engine.wakeup import signing
 from django_durable_streams.engine.wakeup.base import WakeUpMessage
 from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup, encode
+from django_durable_streams.store.database_identity import LocatedIdentity
 from django_durable_streams.store.operations import Commit
 from tests.cluster.sentinel import Sentinel
 from tests.servers import HOST, free_port
@@ -49,7 +50,36 @@ class Listener:
 def identities(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each alias be a database of its own. No test here asks one for its identity."""
     monkeypatch.setattr(signing, "DedicatedConnection", Mock())
-    monkeypatch.setattr(signing, "identity", lambda using: f"the identity of {using}")
+    monkeypatch.setattr(signing, "located_identity", lambda using: LocatedIdentity(f"the identity of {using}", ""))
+
+
+async def test_a_subscriber_moves_with_the_database(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failover all processes name the channels by another server. Those of the old one count no more."""
+    hearing, publishing = (RedisWakeup("default", url=redis.url) for _ in range(2))
+    earlier = channel_of(publishing)
+    listener = Listener()
+    subscriber = hearing.subscriber(listener)
+    try:
+        await subscriber.subscribe(STREAM)
+        await asyncio.wait_for(listener.looks.get(), SECONDS)
+        await asyncio.to_thread(publishing.publish_now, [commit(b"first")])
+        assert (await asyncio.wait_for(listener.news.get(), SECONDS)).data == b"first"
+        assert subscriber.is_receiving
+        latest = object()
+        monkeypatch.setattr(signing, "located_identity", lambda using: LocatedIdentity("another server", ""))
+        monkeypatch.setattr(signing, "latest_connection", lambda using: latest)
+        assert not subscriber.is_receiving
+        await asyncio.wait_for(listener.looks.get(), SECONDS)
+        assert subscriber.is_receiving
+        await asyncio.to_thread(publishing.publish_now, [commit(b"second")])
+        assert (await asyncio.wait_for(listener.news.get(), SECONDS)).data == b"second"
+        assert channel_of(publishing) != earlier
+        later = channel_of(publishing)
+        assert hearing._client.pubsub_numsub(earlier, later) == [(earlier, 0), (later, 1)]
+    finally:
+        subscriber.close()
+        for backend in (hearing, publishing):
+            await asyncio.to_thread(backend.stop)
 
 
 def channel_of(wakeup: RedisWakeup) -> bytes:

@@ -13,6 +13,7 @@ from django_durable_streams.engine.wakeup import redis as module
 from django_durable_streams.engine.wakeup import signing
 from django_durable_streams.engine.wakeup.base import WakeUpMessage
 from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup, encode
+from django_durable_streams.store.database_identity import LocatedIdentity
 from django_durable_streams.store.operations import Commit
 from tests.servers import HOST
 
@@ -33,7 +34,7 @@ class Listener:
 def wakeup(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisWakeup]:
     """A backend whose Redis refuses every connection."""
     monkeypatch.setattr(signing, "DedicatedConnection", Mock())
-    monkeypatch.setattr(signing, "identity", lambda using: "a database")
+    monkeypatch.setattr(signing, "located_identity", lambda using: LocatedIdentity("a database", ""))
     with socket.socket() as nobody:  # bound, so that nobody else takes the port, and not listening
         nobody.bind((HOST, 0))
         wakeup = RedisWakeup("default", url=f"redis://{HOST}:{nobody.getsockname()[1]}/0")

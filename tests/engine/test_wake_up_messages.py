@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -20,7 +22,7 @@ from django_durable_streams.engine.wakeup.signing import MessageSigner, SignerLo
 from django_durable_streams.engine.wakeup.subscriber import _read
 from django_durable_streams.models import DatabaseIdentity, Stream
 from django_durable_streams.protocol.offsets import Sentinel
-from django_durable_streams.store.database_identity import identity
+from django_durable_streams.store.database_identity import LocatedIdentity, identity, located_identity
 from django_durable_streams.store.operations import Append, Commit, Create
 from tests.server.waiting import elsewhere, until
 
@@ -54,6 +56,18 @@ class TestSignatures:
             assert _read(signer, CHANNEL, other.sign(CHANNEL, encode(commit()))) is None
         assert len(caplog.records) == 1  # there may be thousands
         assert "identity of its own" in caplog.text
+
+    def test_a_message_of_another_server_of_the_same_location_is_only_a_reason_to_query(self) -> None:
+        """Copies of all files of a server have one location. The servers were started at different times."""
+        first, second = MessageSigner("p", "", "a", "1"), MessageSigner("p", "", "a", "2")
+        assert first.channel(7) == second.channel(7)
+        for sender, receiver in ((first, second), (second, first)):
+            received = _read(receiver, CHANNEL, sender.sign(CHANNEL, encode(commit())))
+            assert received is not None
+            assert (received.data, received.removed) == (None, True)
+        received = _read(first, CHANNEL, first.sign(CHANNEL, encode(commit())))
+        assert received is not None
+        assert (received.data, received.removed) == (b"abc", False)
 
     def test_databases_have_channels_of_their_own(self) -> None:
         channels = {MessageSigner(*names).channel(7) for names in (("p", "", "a"), ("p", "", "b"), ("p", "1", "a"))}
@@ -150,14 +164,116 @@ class TestIdentity:
         def fail(using: str) -> str:
             raise DatabaseError("away")
 
-        loader = SignerLoader("default", lambda value: MessageSigner("p", "", value))
+        loader = SignerLoader("default", partial(MessageSigner, "p", ""))
         with monkeypatch.context() as away:
-            away.setattr(signing, "identity", fail)
+            away.setattr(signing, "located_identity", fail)
             assert loader.get(10) is None
         assert "cannot be read" in caplog.text
         signer = loader.get(10)
         assert signer is not None
-        assert signer.channel(7) == MessageSigner("p", "", identity("default")).channel(7)
+        assert signer.channel(7) == MessageSigner("p", "", *located_identity("default")).channel(7)
+
+
+class TestReload:
+    """A signer follows the process to the database server that it is connected to."""
+
+    @pytest.fixture(autouse=True)
+    def servers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
+        self.asked = 0
+        self.server = "first"
+        monkeypatch.setattr(signing, "DedicatedConnection", Mock())
+        monkeypatch.setattr(signing, "located_identity", self.located)
+        self.connect()
+        self.loader = SignerLoader("default", partial(MessageSigner, "p", ""))
+
+    def located(self, using: str) -> LocatedIdentity:
+        self.asked += 1
+        if not self.server:
+            raise DatabaseError("away")
+        return LocatedIdentity(self.server, "")
+
+    def connect(self) -> None:
+        latest = object()
+        self.monkeypatch.setattr(signing, "latest_connection", lambda using: latest)
+
+    def test_without_a_new_connection_nothing_is_read_again(self) -> None:
+        signer = self.loader.get(10)
+        assert signer is not None
+        assert self.loader.get(10) is signer
+        assert self.loader.is_current(signer)
+        assert self.asked == 1
+
+    def test_a_new_connection_to_the_same_database_changes_no_signer(self) -> None:
+        signer = self.loader.get(10)
+        assert signer is not None
+        self.connect()
+        assert not self.loader.is_current(signer)
+        assert self.loader.get(10) is signer
+        assert self.loader.is_current(signer)
+        assert self.asked == 2
+
+    def test_a_new_connection_to_another_database_changes_the_signer(self) -> None:
+        signer = self.loader.get(10)
+        self.server = "second"
+        assert self.loader.get(10) is signer
+        self.connect()
+        other = self.loader.get(10)
+        assert other is not None
+        assert other.channel(7) == MessageSigner("p", "", "second").channel(7)
+
+    def test_a_connection_during_the_query_is_not_missed(self) -> None:
+        def located(using: str) -> LocatedIdentity:
+            before = self.located(using)
+            if self.asked == 1:
+                self.server = "second"
+                self.connect()
+            return before
+
+        self.monkeypatch.setattr(signing, "located_identity", located)
+        signer = self.loader.get(10)
+        assert signer is not None
+        assert signer.channel(7) == MessageSigner("p", "", "second").channel(7)
+
+    def test_after_a_new_connection_an_unknown_database_has_no_signer(self) -> None:
+        signer = self.loader.get(10)
+        assert signer is not None
+        self.connect()
+        self.server = ""
+        assert self.loader.get(10) is None
+        assert not self.loader.is_current(signer)
+        self.server = "first"
+        assert self.loader.get(10) is signer
+
+    def test_the_last_messages_of_an_engine_that_has_ended_are_signed(self) -> None:
+        signer = self.loader.get(10)
+        self.server = ""
+        self.monkeypatch.setattr(signing, "latest_connection", lambda using: None)
+        assert self.loader.get(10) is signer
+
+    def test_now_and_then_it_is_read_again_and_nobody_waits(self) -> None:
+        signer = self.loader.get(10)
+        self.server = "second"
+        self.monkeypatch.setattr(signing, "RELOAD_SECONDS", 0.0)
+        assert self.loader.get(10) is signer
+        self.monkeypatch.setattr(signing, "RELOAD_SECONDS", 60.0)
+        assert self.loader._thread is not None
+        self.loader._thread.join(10)
+        other = self.loader.get(0)
+        assert other is not None
+        assert other.channel(7) == MessageSigner("p", "", "second").channel(7)
+        assert self.asked == 2
+
+    def test_a_failure_of_that_changes_nothing(self) -> None:
+        signer = self.loader.get(10)
+        self.server = ""
+        self.monkeypatch.setattr(signing, "RELOAD_SECONDS", 0.0)
+        assert self.loader.get(10) is signer
+        assert self.loader._thread is not None
+        self.loader._thread.join(10)
+        self.monkeypatch.setattr(signing, "RELOAD_SECONDS", 60.0)
+        assert self.loader.get(10) is signer
+        assert self.asked == 2
 
 
 @pytest.fixture

@@ -35,6 +35,23 @@ def test_a_connection_is_cut_while_it_is_set_up(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.django_db
+def test_whoever_wants_to_know_hears_of_each_connection_that_is_made() -> None:
+    opened: list[bool] = []
+    dedicated = DedicatedConnection("default", on_open=lambda: opened.append(connections["default"].is_usable()))
+
+    def use() -> None:
+        for _ in range(2):
+            dedicated.open()
+        dedicated.mark_outdated()
+        dedicated.open()
+        dedicated.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(use).result(10)
+    assert opened == [True, True]
+
+
+@pytest.mark.django_db
 def test_a_connection_that_is_outdated_is_replaced_once() -> None:
     dedicated = DedicatedConnection("default")
     with ThreadPoolExecutor(1) as pool:

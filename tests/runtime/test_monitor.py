@@ -47,7 +47,8 @@ class FakeDatabase:
 class FakeConnection:
     """A connection of a thread that is at work, or idle where `since` is None."""
 
-    def __init__(self, using: str, lock_seconds: int | None) -> None:
+    def __init__(self, using: str, lock_seconds: int | None, on_open: Callable[[], None]) -> None:
+        self.on_open = on_open
         self.since: float | None = None
         self.is_cut = False
         self.outdated = 0
@@ -302,6 +303,17 @@ def test_a_server_with_too_many_connections_is_one_that_answers(
     assert probe.done.wait(SECONDS)
     assert (probe.answered, probe.error) == (answers, error)
     assert closed.is_set()
+
+
+def test_each_connection_that_is_made_can_be_noticed(monitor: DatabaseMonitor) -> None:
+    """It may lead to another server, so that others have to ask again where the database is."""
+    connections: list[Any] = [monitor.new_connection(), monitor.new_connection()]
+    seen = [monitor.latest_connection]
+    for connection in connections * 2:
+        assert monitor.latest_connection is seen[-1]
+        connection.on_open()
+        seen.append(monitor.latest_connection)
+    assert len({*map(id, seen)}) == 5
 
 
 def test_all_connections_are_replaced_when_one_takes_no_changes(

@@ -34,6 +34,10 @@ class WakeUpMessage(NamedTuple):
     sent_at: Number = 0
     """When the message was made, in microseconds since 1970. For statistics only: clocks of machines differ."""
 
+    def as_hint(self) -> WakeUpMessage:
+        """Return a message that leads to a query, and shows nothing: a stream that seems removed is queried."""
+        return self._replace(removed=True, data=None, ends=[])
+
     @property
     def is_sound(self) -> bool:
         """Whether the message is a possible commit: its data fits exactly between its start and its tail."""

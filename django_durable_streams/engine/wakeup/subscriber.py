@@ -70,7 +70,8 @@ class RedisSubscriber(Subscriber):
 
     @property
     def is_receiving(self) -> bool:
-        return self._is_confirmed and self._answers
+        signer = self._signer
+        return self._is_confirmed and self._answers and signer is not None and self._loader.is_current(signer)
 
     async def subscribe(self, stream_id: int) -> None:
         self._streams.add(stream_id)
@@ -110,9 +111,9 @@ class RedisSubscriber(Subscriber):
             logger.debug("A change of the subscription to stream %d failed: %s", stream_id, error)
 
     async def _listen(self) -> None:
-        signer = self._signer = await self._load()
         backoff = MIN_BACKOFF
         while True:
+            signer = self._signer = await self._load()
             try:
                 async with self._connect() as client, client.pubsub() as pubsub:
                     await pubsub.connect()
@@ -146,10 +147,16 @@ class RedisSubscriber(Subscriber):
             await asyncio.sleep(MAX_BACKOFF)
 
     async def _receive(self, pubsub: redis.asyncio.client.PubSub, signer: MessageSigner) -> None:
-        """Handle messages until an error occurs, or Redis is silent."""
+        """Handle messages until an error occurs, Redis is silent, or the database is another one."""
         has_pinged = False
         while True:
             message = await pubsub.get_message(timeout=QUIET_SECONDS)
+            # Before the message counts: the process may have another server now.
+            if not self._loader.is_current(signer):
+                earlier, signer = signer, await self._load()
+                if signer.channel(0) != earlier.channel(0):
+                    return
+                self._signer = signer
             if message is not None:
                 has_pinged = False
                 self._handle(message, signer)
@@ -184,9 +191,12 @@ class RedisSubscriber(Subscriber):
 
 
 def _read(signer: MessageSigner, channel: bytes, data: object) -> WakeUpMessage | None:
-    """Return the message in signed data. None: the signature is wrong, or the message is impossible."""
+    """Return the message in signed data. None: the signature is wrong, or the message is impossible.
+
+    A message from another server of databases is only a hint.
+    """
     payload = signer.verify(channel, data)
-    if payload is None:
+    if payload is None or not isinstance(data, bytes):
         return None
     try:
         message = _decoder.decode(payload)
@@ -195,4 +205,4 @@ def _read(signer: MessageSigner, channel: bytes, data: object) -> WakeUpMessage 
     if message is None or not message.is_sound:
         signer.warn(channel, "has a content that this release cannot read")
         return None
-    return message
+    return message if signer.has_sender_at_this_server(data) else message.as_hint()
