@@ -14,7 +14,7 @@ from tests.servers import ROOT, example_environment
 from tests.services import MariaDB, PostgreSQL, shared
 from tests.templates import migrated_database, migrated_file
 
-SECONDS = 120
+SECONDS = 400
 OPERATIONS = {"append", "batch", "close", "delete", "soft-delete", "create", "fork"}
 FEWEST_STEPS = 6
 # What a repeated request is told where the first one was done before the crash.

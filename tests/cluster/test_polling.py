@@ -10,7 +10,7 @@ from tests.services import Redis
 
 pytestmark = [pytest.mark.cluster, pytest.mark.django_db]
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @pytest.mark.parametrize("harm", ["kill", "freeze"])

@@ -12,7 +12,7 @@ from tests.cluster.load import TEXT, read
 from tests.cluster.readers import Follower
 from tests.services import Database, MariaDB, PostgreSQL, Redis
 
-SECONDS = 20.0
+SECONDS = 60.0
 LOST, REAL = b"lost\n", b"real\n"  # of the same length: only the database can tell them apart
 
 

@@ -28,7 +28,7 @@ from tests.services import Redis, shared
 
 PASSWORD = "geheim"
 STREAM = 7
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 class Listener:

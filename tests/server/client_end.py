@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, NamedTuple
 
 LOCAL = ("127.0.0.1", 50_000)
-SECONDS = 20
+SECONDS = 60
 
 
 class Parsed(NamedTuple):

@@ -14,7 +14,7 @@ from django_durable_streams.subscriptions.consumers.subscribing import link_exis
 from django_durable_streams.subscriptions.pending import look_at_unseen
 from tests.subscriptions.steps import USING
 
-SECONDS = 20
+SECONDS = 60
 
 
 def json_stream(path: str = "s/1", *values: Any) -> Stream:

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(framework() is None, reason="there is no task framework before Django 6.0"),
 ]
 
-SECONDS = 20
+SECONDS = 60
 
 
 def backends() -> dict[str, Any]:

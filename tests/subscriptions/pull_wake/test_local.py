@@ -27,7 +27,7 @@ from tests.subscriptions.pull_wake.fakes import until
 
 JSON = "application/json"
 MAILER = PullSubscription("mailer")
-SECONDS = 20
+SECONDS = 60
 
 
 async def subscribe(**options: Any) -> None:

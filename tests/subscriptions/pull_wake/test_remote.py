@@ -18,7 +18,7 @@ from tests.subscriptions.pull_wake.fakes import until
 from tests.subscriptions.pull_wake.remote_servers import own_server, reference_server
 
 JSON = "application/json"
-SECONDS = 20
+SECONDS = 60
 TARGETS = {"own": own_server, "reference": reference_server}
 
 
