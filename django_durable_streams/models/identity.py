@@ -16,7 +16,7 @@ def new_identity() -> str:
 class DatabaseIdentity(models.Model):
     """The one row that distinguishes this database from all others (see `store.database_identity`).
 
-    A copy has the identity of its original until the row is deleted there. Then the copy gets a new identity.
+    A copy has the identity of its original until `manage.py streams new-identity` gives it one of its own.
     """
 
     THE_ONE = 1

@@ -7,7 +7,7 @@ from typing import Any
 from django.db import router
 from django.db.models.signals import post_migrate
 
-from ..models.identity import DatabaseIdentity
+from ..models.identity import DatabaseIdentity, new_identity
 
 
 def identity(using: str) -> str:
@@ -19,6 +19,20 @@ def identity(using: str) -> str:
         django.db.Error: the database does not answer, or is not migrated.
     """
     row, _ = DatabaseIdentity.objects.using(using).get_or_create(id=DatabaseIdentity.THE_ONE)
+    return row.value
+
+
+def renew_identity(using: str) -> str:
+    """Give a database another identity, and return it. For a copy: it has that of its original.
+
+    Processes that run keep the identity that they have read. Uses this thread's connection.
+
+    Raises:
+        django.db.Error: the database does not answer, or is not migrated.
+    """
+    row, _ = DatabaseIdentity.objects.using(using).update_or_create(
+        id=DatabaseIdentity.THE_ONE, defaults={"value": new_identity()}
+    )
     return row.value
 
 

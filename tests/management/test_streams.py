@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management.base import CommandError, OutputWrapper
-from django.db import models
+from django.db import connection, models
 from django.test import override_settings
 from django.utils import timezone
 
@@ -15,7 +15,7 @@ from django_durable_streams import clock
 from django_durable_streams.api import deletion, transactions
 from django_durable_streams.management.streams import append, base, delete, prune, trim
 from django_durable_streams.management.streams.table import SUBCOMMANDS
-from django_durable_streams.models import Chunk, Stream
+from django_durable_streams.models import Chunk, DatabaseIdentity, Stream
 from django_durable_streams.store.operations import MoveEntries
 from django_durable_streams.store.write import group_commit
 from tests.management.commands import rows, rows_and_notes, streams
@@ -663,6 +663,23 @@ def test_a_pattern_is_deleted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> No
     assert streams("delete", "b/*", "--no-input") == "3 streams are deleted.\n"
     assert streams("delete", "a") == "1 stream is deleted.\n"
     assert not Stream.objects.alive().exists()
+
+
+def test_a_copy_gets_an_identity_of_its_own_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = DatabaseIdentity.objects.get()
+    DatabaseIdentity.objects.update(link_rules_version=5)
+    name = str(connection.settings_dict["NAME"])
+    monkeypatch.setattr("builtins.input", lambda prompt: "n" if name in prompt else "y")
+    with pytest.raises(CommandError, match="Nothing was changed"):
+        streams("new-identity")
+    assert DatabaseIdentity.objects.get().value == before.value
+    assert streams("new-identity", "--no-input") == f"The database {name} has a new identity.\n"
+    after = DatabaseIdentity.objects.get()
+    assert after.value != before.value
+    assert (after.pk, after.link_rules_version) == (before.pk, 5)
+    DatabaseIdentity.objects.all().delete()
+    assert rows("new-identity", "--no-input") == [{"database": name}]
+    assert DatabaseIdentity.objects.count() == 1
 
 
 def test_prune_ends_what_waits_for_housekeeping() -> None:

@@ -138,6 +138,11 @@ def add_paths(parser: ArgumentParser, nargs: str = "+", purpose: str = "") -> No
 def add_dry_run(parser: ArgumentParser, prints: str = "print what would be removed") -> None:
     """Add the options of a subcommand that removes something."""
     parser.add_argument("--dry-run", action="store_true", help=f"{prints}, and remove nothing")
+    add_no_input(parser)
+
+
+def add_no_input(parser: ArgumentParser) -> None:
+    """Add the option of a subcommand that asks before a change."""
     parser.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask")
 
 
