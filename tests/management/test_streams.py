@@ -682,6 +682,25 @@ def test_a_copy_gets_an_identity_of_its_own_after_a_yes(monkeypatch: pytest.Monk
     assert DatabaseIdentity.objects.count() == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("prune", "--older-than", "1d"), "streams trim PATTERN --older-than DURATION"),
+        (("prune", "logs/**", "--older-than=1d"), "--idle DURATION deletes whole streams"),
+        (("trim", "logs/**", "--idle", "1d"), "streams prune PATTERN --idle DURATION"),
+        (("delete", "logs/**", "--older-than", "1d"), "streams prune PATTERN --idle DURATION"),
+        (("delete", "logs/**", "--idle", "1d"), "streams prune PATTERN --idle DURATION"),
+        (("prune-answers", "--older-than", "1d"), "streams prune-answers 30d"),
+    ],
+)
+def test_an_option_of_another_subcommand_leads_there(arguments: tuple[str, ...], hint: str) -> None:
+    Stream.objects.create(path="logs/a")
+    with pytest.raises(CommandError, match=r"There is no option --(older-than|idle) here") as caught:
+        streams(*arguments)
+    assert hint in str(caught.value)
+    assert Stream.objects.alive().exists()
+
+
 def test_prune_ends_what_waits_for_housekeeping() -> None:
     stream = Stream.objects.create(path="source", data=b"x")
     fork = stream.fork("fork")
@@ -699,7 +718,9 @@ def test_prune_ends_what_waits_for_housekeeping() -> None:
     assert (counts["expired"], counts["removed"], counts["purged"], counts["left"]) == (1, 1, 4, 0)
     assert Stream.objects.get().path == "alive"
     assert Chunk.objects.count() == 1
-    assert "0 purged" in streams("prune")
+    assert streams("prune") == (
+        "0 streams deleted, besides 0 expired and 0 whose forks are gone. The data of 0 deleted streams was removed.\n"
+    )
 
 
 def test_prune_deletes_unused_streams() -> None:
@@ -745,7 +766,7 @@ def test_a_dry_run_names_the_first_streams_and_all_of_them_on_request() -> None:
     everything = streams(*command, "-v", "2").splitlines()
     assert everything[21:] == [
         *[f"a/{number:02} would be deleted." for number in range(20, 23)],
-        "b/expired is expired and would be removed.",
+        "b/expired has expired, so it would be removed.",
     ]
     assert [row["path"] for row in rows(*command)[1:]] == [*[f"a/{number:02}" for number in range(23)], "b/expired"]
     assert Stream.objects.count() == 25

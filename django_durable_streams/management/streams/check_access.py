@@ -12,11 +12,13 @@ from django.core.management.base import CommandError
 from ...access.base import ACTIONS, STREAM_ACTIONS, Action
 from ...access.csrf import EXEMPT
 from ...access.examination import Answer, examine_access, is_allowed_by, loads_users, settings_refusal
+from ...access.guard import Guard
 from ...access.identities import session_failure, session_key
 from ...access.sessions import are_installed as sessions_are_installed
 from ...access.sessions import load_sessions, users_of
 from ...access.signed import PARAMETER
 from ...access.users import User, anonymous
+from ...checks.owners import check_owners
 from ...conf import config
 from ...links import stream_url
 from ...protocol import arguments, headers
@@ -80,15 +82,16 @@ status is 1 if the action is refused.
         try:
             is_unused = user.is_authenticated and not loads_users()
             caller = anonymous() if is_unused else user
-            answers = examine_access(action, caller, path, _Question(action, location, options))
+            answers, unread_token = examine_access(action, caller, path, _Question(action, location, options))
         except DisallowedHost as error:
             raise CommandError(str(error)) from error
         except (ImproperlyConfigured, ValueError) as error:
             raise CommandError(f"The settings are invalid: {error}") from error
         refusal = settings_refusal(action, path)
         is_allowed = is_allowed_by(answers) and not refusal
-        unused_note = _UNUSED_USER if is_unused and not is_allowed else ""
-        notes = [text for text in (note, refusal, _path_note(action, path), unused_note) if text]
+        unused_note = _UNUSED_USER if is_unused else ""
+        hints = [] if is_allowed else [unused_note, unread_token, *_near_misses()]
+        notes = [text for text in (note, refusal, _path_note(action, path), *hints) if text]
         who = str(user) if user.is_authenticated else "A client without a login"
         verdict = f"{who} {'may' if is_allowed else 'may not'} {action.value} {path or 'all streams'}."
         if console.is_json:
@@ -123,6 +126,12 @@ def _path_note(action: Action, path: str) -> str:
     if action is not Action.READ or not path or path != config().registry_path:
         return ""
     return "This is the registry: a read needs the permission to list all streams."
+
+
+def _near_misses() -> list[str]:
+    """Return what `manage.py check` says of patterns in `OWNER` that no path matches, such as `/reports/**`."""
+    messages = check_owners(Guard(config()).permissions)
+    return [f"{one.msg} {one.hint or ''} ({one.id})" for one in messages if not one.is_silenced()]
 
 
 def _locate(action: Action, text: str, user: User) -> Location:
