@@ -60,7 +60,7 @@ def outer_path(root_path: str | None, path: str) -> str:
         root_path, path: those of the server, percent-decoded.
     """
     name = script_name(root_path)
-    return name + below(name, path)
+    return name + below(name, path) if name else path
 
 
 def absolute_url(scheme: str, path: str, headers: Mapping[bytes, bytes]) -> bytes:

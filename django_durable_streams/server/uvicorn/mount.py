@@ -97,9 +97,9 @@ class Mount:
 
         Args:
             client, scheme: those of the connection.
-            forwarded_for, proto: the headers `X-Forwarded-For` and `X-Forwarded-Proto`.
+            forwarded_for, proto: the headers `X-Forwarded-For` and `X-Forwarded-Proto`, of which there is one at least.
         """
-        if not self._forwarding or (forwarded_for is None and proto is None):
+        if not self._forwarding:
             return client, scheme
         is_long = len(forwarded_for or b"") + len(proto or b"") > MAX_CACHED_VALUES
         apply = _apply.__wrapped__ if is_long else _apply

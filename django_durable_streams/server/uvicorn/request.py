@@ -149,12 +149,11 @@ class FastPathRequest(Request):
 
     def _forwarded(self) -> tuple[Address | None, str | None]:
         connection, request_headers = self._connection, self.headers
-        return connection.mount.forwarded(
-            connection.client,
-            connection.scheme,
-            request_headers.get(headers.FORWARDED_FOR),
-            request_headers.get(headers.FORWARDED_PROTO),
-        )
+        forwarded_for = request_headers.get(headers.FORWARDED_FOR)
+        proto = request_headers.get(headers.FORWARDED_PROTO)
+        if forwarded_for is None and proto is None:
+            return connection.client, connection.scheme
+        return connection.mount.forwarded(connection.client, connection.scheme, forwarded_for, proto)
 
     def _scope(self) -> dict[str, Any]:
         """Return the ASGI scope that uvicorn and routers would make of the head. Permissions may ask for it."""
