@@ -95,6 +95,6 @@ def test_its_search_finds(chromium: Browser, address: str, query: str, page: str
     visitor.page.locator("#search-summary", has_text="found").wait_for()
     links = visitor.page.locator("#search-results li a").evaluate_all("all => all.map(one => one.getAttribute('href'))")
     pages = list(dict.fromkeys(link.partition("#")[0] for link in links))
-    assert any(found.endswith(f"{page}.html") for found in pages[:place]), pages
+    assert any(listed.endswith(f"{page}.html") for listed in pages[:place]), pages
     visitor.context.close()
     assert visitor.foreign_requests == []

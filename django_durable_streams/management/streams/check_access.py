@@ -6,19 +6,18 @@ from argparse import ArgumentParser
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from django.core.checks import Tags, run_checks
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured
 from django.core.management.base import CommandError
 
 from ...access.base import ACTIONS, STREAM_ACTIONS, Action
 from ...access.csrf import EXEMPT
 from ...access.examination import Answer, examine_access, is_allowed_by, loads_users, settings_refusal
-from ...access.guard import Guard
 from ...access.identities import session_failure, session_key
 from ...access.sessions import are_installed as sessions_are_installed
 from ...access.sessions import load_sessions, users_of
 from ...access.signed import PARAMETER
 from ...access.users import User, anonymous
-from ...checks.owners import check_owners
 from ...conf import config
 from ...links import stream_url
 from ...protocol import arguments, headers
@@ -38,6 +37,9 @@ _METHODS = {
     Action.SUBSCRIBE: "PUT",
 }
 
+
+_OF_PATTERNS = ("durable_streams.W028", "durable_streams.W029")
+"""The system checks about patterns of `OWNER`."""
 
 _UNUSED_USER = "No permission class uses the user (needs_user), so a login counts for nothing."
 
@@ -130,8 +132,8 @@ def _path_note(action: Action, path: str) -> str:
 
 def _near_misses() -> list[str]:
     """Return what `manage.py check` says of patterns in `OWNER` that no path matches, such as `/reports/**`."""
-    messages = check_owners(Guard(config()).permissions)
-    return [f"{one.msg} {one.hint or ''} ({one.id})" for one in messages if not one.is_silenced()]
+    messages = [one for one in run_checks(tags=[Tags.security]) if one.id in _OF_PATTERNS and not one.is_silenced()]
+    return [f"{one.msg} {one.hint or ''} ({one.id})" for one in messages]
 
 
 def _locate(action: Action, text: str, user: User) -> Location:
