@@ -58,6 +58,17 @@ def wait_for_word(page: Page, word: str) -> None:
     page.wait_for_function("word => document.getElementById('messages').textContent.includes(word)", arg=word)
 
 
+def wait_for_end(page: Page) -> None:
+    """Wait until no answer is being written. The server says so, because this page may not read."""
+    page.evaluate(
+        """async () => {
+            let answer;
+            do ({answer} = await (await fetch(`/api/chat/${location.pathname.split("/")[2]}/messages`)).json());
+            while (answer);
+        }"""
+    )
+
+
 def test_a_page_shows_the_chat_live_and_after_reloads(page: Page) -> None:
     assert violations(page) == []
     say(page, "<b>What?</b>")
@@ -137,9 +148,11 @@ def test_a_message_does_not_hide_that_the_chat_cannot_be_read(page: Page) -> Non
     page.get_by_text("The chat cannot be read (403).").wait_for()
     page.reload()
     page.get_by_text("The chat cannot be read (403).").wait_for()
+    wait_for_end(page)
     with page.expect_response("**/v1/stream/**"):  # the page tries again
         say(page, "Again?")
     page.get_by_text("The chat cannot be read (403).").wait_for()
+    wait_for_end(page)
     page.unroute("**/v1/stream/**")
     say(page, "And now?")
     wait_for_word(page, "And now?")
