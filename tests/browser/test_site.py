@@ -71,11 +71,11 @@ def test_everybody_can_read_it(chromium: Browser, site: Path, address: str, view
 @pytest.mark.parametrize(
     ("query", "page", "place"),
     [
-        ("REAUTHORIZE_INTERVAL", "settings", 9),
+        ("REAUTHORIZE_INTERVAL", "settings", 1),
         ("403", "howto/refused", 1),
-        ("404", "howto/refused", 3),
+        ("404", "howto/refused", 1),
         ("410", "browser", 99),
-        ("Stream-First-Offset", "protocol", 9),
+        ("Stream-First-Offset", "protocol", 99),
         ("The CSRF check failed", "howto/refused", 1),
         ("CSRF check failed", "howto/refused", 1),
         ("Permission denied", "howto/refused", 1),
