@@ -48,6 +48,7 @@ html_title = f"{project} {version}"
 html_static_path = ["_site/static"]
 html_css_files = ["site.css"]
 html_js_files = ["cost.js"]
+html_search_scorer = str(HERE / "_site" / "scorer.js")
 html_show_sourcelink = False
 html_copy_source = False
 # The buttons of the theme at the top are outside of all landmarks.

@@ -14,6 +14,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, QueryDict
 
 from ..protocol import headers
+from ..protocol.errors import DurableStreamsError
 from ..protocol.request_ids import log_fields, request_id
 from ..runtime.printable import loggable
 from . import csrf
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
     from .identities import Identity
 
 _READS = frozenset({"GET", "HEAD"})
+
+_PARAMETERS_WITH_TOKENS = ("token", "access_token")
+"""Those of signed URLs and of bearer tokens."""
+
+_SHOWS_ALL = frozenset({"query", "headers", "visible_headers", "scope", "http_request"})
+"""Attributes in which a permission may have read a token."""
 
 MAX_REASONS = 50
 """Reasons of one refusal that are kept. A class may give one for each of its own rules."""
@@ -56,6 +63,8 @@ class AccessRequest:
     """
 
     _reasons: tuple[str, ...] = ()
+    _asked: tuple[str | bytes, ...] = ()
+    _was_copied = False
 
     def __init__(self, request: Request, credential_headers: frozenset[bytes] = NO_HEADERS) -> None:
         self.expires: float | None = None
@@ -100,6 +109,7 @@ class AccessRequest:
         Raises:
             InvalidParameter: the parameter occurs twice, or the query is not UTF-8 (400).
         """
+        self._asked += (name,)
         return self._request.parameter(name)
 
     @cached_property
@@ -114,6 +124,7 @@ class AccessRequest:
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of a visible header as bytes, by its name in lower case, or None."""
+        self._asked += (name,)
         value = self._request.headers.get(name)
         return value if value is not None and self._is_visible(name, value) else None
 
@@ -147,6 +158,7 @@ class AccessRequest:
             without: names of headers to leave out, in lower case.
             body: whether the copy has the headers of the body. It never has the body.
         """
+        self._was_copied = True
         header_lines = [
             (name, value)
             for name, value in self._request.headers.items()
@@ -193,6 +205,21 @@ class AccessRequest:
     def session_failure(self) -> str:
         """A sentence for the log, about a request without a user: whether it has a session cookie."""
         return session_failure(self._request.headers.get(headers.COOKIE))
+
+    @property
+    def unread_token(self) -> str:
+        """A sentence about a token that no permission has looked for. Empty: there is none, or one may have."""
+        if self._was_copied or not _SHOWS_ALL.isdisjoint(self.__dict__):
+            return ""
+        try:
+            sent = [name for name in _PARAMETERS_WITH_TOKENS if name in self._request.parsed_query().values]
+        except DurableStreamsError:
+            return ""
+        carriers: set[str | bytes] = {*sent, *({headers.AUTHORIZATION} & self._request.headers.keys())}
+        if not carriers or not carriers.isdisjoint(self._asked):
+            return ""
+        carrier = "The URL" if sent else "The header Authorization"
+        return f"{carrier} has a token, and no class of PERMISSION_CLASSES reads it."
 
     @cached_property
     def visibility(self) -> CredentialVisibility:

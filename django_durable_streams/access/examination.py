@@ -43,8 +43,10 @@ class Answer(NamedTuple):
     fails: bool = False
 
 
-def examine_access(action: Action, user: User, name: str, request: Request) -> list[Answer]:
-    """Return the answers of all permission classes. One that allows the action is enough.
+def examine_access(action: Action, user: User, name: str, request: Request) -> tuple[list[Answer], str]:
+    """Return the answers of all permission classes, and a sentence about a token that none of them reads.
+
+    One class that allows the action is enough.
 
     Args:
         action: the action.
@@ -58,7 +60,9 @@ def examine_access(action: Action, user: User, name: str, request: Request) -> l
         InvalidParameter: the query of the request is invalid.
         ServiceUnavailable: a permission cannot be asked, because the database does not answer.
     """
-    return [_examine_one(entry, action, user, name, request) for entry in entries(config().permission_classes)]
+    results = [_examine_one(entry, action, user, name, request) for entry in entries(config().permission_classes)]
+    unread = [sentence for _, sentence in results]
+    return [answer for answer, _ in results], unread[0] if unread and all(unread) else ""
 
 
 def loads_users() -> bool:
@@ -84,7 +88,7 @@ def is_allowed_by(answers: Iterable[Answer]) -> bool:
     return next((answer.is_allowed for answer in answers if answer.is_allowed or answer.fails), False)
 
 
-def _examine_one(entry: object, action: Action, user: User, name: str, request: Request) -> Answer:
+def _examine_one(entry: object, action: Action, user: User, name: str, request: Request) -> tuple[Answer, str]:
     guard = Guard(replace(config(), permission_classes=[entry], rate_limits={}))
     dotted_path = import_permission(entry)[2]
     access_request = AccessRequest(request, guard.credential_headers)
@@ -92,14 +96,14 @@ def _examine_one(entry: object, action: Action, user: User, name: str, request: 
     try:
         guard.prepare(user)
         if async_to_sync(guard.is_allowed)(action, user, name, access_request):
-            return Answer(dotted_path, True, ())
+            return Answer(dotted_path, True, ()), ""
         reasons = [*access_request.reasons, *(loggable(one.allowed_paths(action, user)) for one in guard.permissions)]
     except (DisallowedHost, DurableStreamsError, Error):
         raise
     except Exception as error:
-        return Answer(dotted_path, False, (_failure(error, guard.permissions),), fails=True)
+        return Answer(dotted_path, False, (_failure(error, guard.permissions),), fails=True), ""
     reasons += [_absence(one, action) for one in guard.permissions]
-    return Answer(dotted_path, False, tuple(filter(None, reasons)))
+    return Answer(dotted_path, False, tuple(filter(None, reasons))), access_request.unread_token
 
 
 def _decider(permission: Permission) -> Permission:

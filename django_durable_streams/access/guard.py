@@ -278,6 +278,7 @@ class Guard:
         uses_session = is_denied and any(one.needs_user for one in self.permissions)
         if uses_session and not identity.is_authenticated and not access_request.ignored_credentials:
             reasons.append(access_request.session_failure)
+        reasons.append(access_request.unread_token if is_denied else "")
         deciders = map(name_of, self.permissions) if is_denied else ()
         log_refusal(action.value, path, identity.user, access_request, deciders, reasons)
         challenge = next((permission.challenge for permission in self.permissions if permission.challenge), None)

@@ -16,7 +16,7 @@ def new_identity() -> str:
 class DatabaseIdentity(models.Model):
     """The one row that distinguishes this database from all others but its copies (see `store.database_identity`).
 
-    A copy has the identity of its original until the row is deleted there. Then the copy gets a new identity. Wake-up
+    A copy has the identity of its original until `manage.py streams new-identity` gives it one of its own. Wake-up
     messages tell copies apart by their location (`store.database_location`).
     """
 

@@ -28,7 +28,7 @@ class InvisibleTransaction(RuntimeError):
         super().__init__(
             f"A TestCase is running, and {who} cannot see its transaction. Add StreamsMixin to the test case (from "
             "django_durable_streams.testing import StreamsMixin), take the fixture stream_client in a test of pytest, "
-            "or use a TransactionTestCase, above all where threads of your own use streams. docs/testing.md has more."
+            "or use a TransactionTestCase, above all where threads of your own use streams. See docs/testing.md."
         )
 
 

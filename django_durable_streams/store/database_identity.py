@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from django.db import router
 from django.db.models.signals import post_migrate
 
-from ..models.identity import DatabaseIdentity
+from ..models.identity import DatabaseIdentity, new_identity
 from .database_location import location, server_start
 
 
@@ -33,6 +33,20 @@ class LocatedIdentity(NamedTuple):
     """The identity with the location. Copies have other ones, but for copies of all files of a server."""
     server_start: str
     """When the server was started, if it tells. Copies of all files have other ones."""
+
+
+def renew_identity(using: str) -> str:
+    """Give a database another identity, and return it. For a copy: it has that of its original.
+
+    Processes that run keep the identity that they have read. Uses this thread's connection.
+
+    Raises:
+        django.db.Error: the database does not answer, or is not migrated.
+    """
+    row, _ = DatabaseIdentity.objects.using(using).update_or_create(
+        id=DatabaseIdentity.THE_ONE, defaults={"value": new_identity()}
+    )
+    return row.value
 
 
 def located_identity(using: str) -> LocatedIdentity:

@@ -4,6 +4,7 @@
 - A link that leaves `docs/` leads to the repository.
 - `<!-- README: TITLE -->` stands for a section of the project's README, and `<!-- README -->` for its beginning.
 - `<!-- CHANGELOG -->` stands for the sections of the changelog. Links to the changelog lead to the page that has it.
+- A docstring that names a page, as in `docs/pages.md`, has a link with the title of the page.
 - A diagram in Mermaid is shown as the picture that `tools/draw_diagrams.py` has drawn of it.
 
 Knows nothing of the project's code.
@@ -24,6 +25,7 @@ _README = re.compile(r"^<!-- README(?:: (.+))? -->$", re.MULTILINE)
 CHANGELOG = "<!-- CHANGELOG -->"
 DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """A diagram in a page."""
+_NAMED_PAGE = re.compile(r"`?docs/([\w/-]+)\.md`?")
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _ENTRY = re.compile(r"^(?:- |\d+\. |\| )\[[^\]]+\]\(([^)#:]+\.md)\)", re.MULTILINE)
 
@@ -39,6 +41,7 @@ def setup(app: Sphinx, root: Path, repository: str) -> None:
     site = Site(root, repository)
     app.connect("source-read", lambda app, docname, source: source.__setitem__(0, site.page(docname, source[0])))
     app.connect("autodoc-process-docstring", _shorten)
+    app.connect("autodoc-process-docstring", site.link_pages)
 
 
 class Site:
@@ -98,6 +101,14 @@ class Site:
             return f"{match[1]}{path}{anchor})"
 
         return _LINK.sub(link, text)
+
+    def link_pages(self, app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
+        """Make links of the pages that a docstring names."""
+
+        def link(match: re.Match[str]) -> str:
+            return f":doc:`/{match[1]}`" if (self.docs / f"{match[1]}.md").is_file() else match[0]
+
+        lines[:] = [_NAMED_PAGE.sub(link, line) for line in lines]
 
     def diagram(self, source: str, folder: Path) -> str:
         """Return the picture of a diagram, with the first line of its description."""

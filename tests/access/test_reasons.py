@@ -106,6 +106,51 @@ async def test_the_log_names_the_fault_of_a_bearer_token(client: AsgiClient, cap
     assert len({body for _, body in outcomes.values()}) == 1
 
 
+OWNED = {"CLASS": f"{PACKAGE}.Owner", "OWNER": "users/{user.pk}/**"}
+
+
+class Curious(Permission):
+    """Looks at everything that a request has."""
+
+    def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
+        return "none" in request.query
+
+
+@pytest.mark.parametrize(
+    ("classes", "query", "authorization", "carrier"),
+    [
+        ([OWNED], "token=x", "", "The URL"),
+        ([OWNED, f"{PACKAGE}.ModelPermissions"], "access_token=x", "", "The URL"),
+        ([OWNED], "", "Bearer x", "The header Authorization"),
+        ([BEARER], "token=x", "", "The URL"),
+        ([f"{PACKAGE}.SignedURLs"], "access_token=x", "", "The URL"),
+        ([OWNED], "", "", ""),
+        ([OWNED, f"{PACKAGE}.SignedURLs"], "token=x", "", ""),
+        ([OWNED, BEARER], "access_token=x", "", ""),
+        ([OWNED, BEARER], "", "Bearer x", ""),
+        ([OWNED, f"{__name__}.Curious"], "token=x", "", ""),
+        ([{"CLASS": f"{PACKAGE}.RestFramework", "PERMISSION": OWNED}], "token=x", "", ""),
+    ],
+)
+async def test_a_token_that_no_class_reads_is_named(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, classes: Any, query: str, authorization: str, carrier: str
+) -> None:
+    with override_streams(PERMISSION_CLASSES=classes):
+        line, body = await refused(client, caplog, query, **({"authorization": authorization} if authorization else {}))
+    sentence = "has a token, and no class of PERMISSION_CLASSES reads it."
+    assert (f"{carrier} {sentence}" in line) if carrier else (sentence not in line)
+    assert b"PERMISSION_CLASSES" not in body
+
+
+@override_streams(PERMISSION_CLASSES=OWNED)
+@pytest.mark.parametrize("query", ["token=x&token=y", "token=%ff"])
+async def test_a_query_that_is_refused_elsewhere_changes_no_refusal(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, query: str
+) -> None:
+    line, _ = await refused(client, caplog, query)
+    assert "is refused" in line
+
+
 async def test_reasons_of_all_classes_and_of_the_project_are_logged(
     client: AsgiClient, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page
 from tests.browser.recipe_pages import AI_PAGE
 from tests.browser.visitor import Visitor, violations
 from tests.docs.pages import blocks
+from tests.management.commands import Shell
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
@@ -55,6 +56,17 @@ def wait_for(page: Page, *expected: tuple[str, str]) -> None:
 
 def wait_for_word(page: Page, word: str) -> None:
     page.wait_for_function("word => document.getElementById('messages').textContent.includes(word)", arg=word)
+
+
+def wait_for_end(page: Page) -> None:
+    """Wait until no answer is being written. The server says so, because this page may not read."""
+    page.evaluate(
+        """async () => {
+            let answer;
+            do ({answer} = await (await fetch(`/api/chat/${location.pathname.split("/")[2]}/messages`)).json());
+            while (answer);
+        }"""
+    )
 
 
 def test_a_page_shows_the_chat_live_and_after_reloads(page: Page) -> None:
@@ -137,9 +149,41 @@ def test_a_message_does_not_hide_that_the_chat_cannot_be_read(page: Page) -> Non
     page.get_by_text("The chat cannot be read (403).").wait_for()
     page.reload()
     page.get_by_text("The chat cannot be read (403).").wait_for()
-    with page.expect_response("**/api/chat"):
+    wait_for_end(page)
+    with page.expect_response("**/v1/stream/**"):  # the page tries again
         say(page, "Again?")
-    assert page.get_by_text("The chat cannot be read (403).").is_visible()
+    page.get_by_text("The chat cannot be read (403).").wait_for()
+    wait_for_end(page)
+    page.unroute("**/v1/stream/**")
+    say(page, "And now?")
+    wait_for_word(page, "And now?")
+    assert page.locator("#refusal").inner_text() == ""
+
+
+def test_a_chat_that_is_deleted_under_an_open_page_begins_again(page: Page, server: Server) -> None:
+    say(page, "What?")
+    wait_for(page, ("user", "What?"), ("assistant", ANSWER))
+    path = page.evaluate(STREAM).partition("/v1/stream/")[2]
+    Shell(server.env).output("delete", path, "--no-input")
+    page.get_by_text("The chat cannot be read (404).").wait_for()
+    wait_for(page)
+    say(page, "Again?")
+    wait_for(page, ("user", "Again?"), ("assistant", ANSWER))
+    assert page.locator("#refusal").inner_text() == ""
+
+
+def test_another_tab_of_a_new_chat_learns_of_the_first_message(page: Page) -> None:
+    other = page.context.new_page()
+    other.goto(page.url)
+    page.bring_to_front()
+    say(page, "What?")
+    wait_for_word(page, "word2")
+    other.bring_to_front()
+    other.evaluate("dispatchEvent(new Event('focus'))")  # Chromium without a window gives every page the focus at once
+    wait_for(other, ("user", "What?"), ("assistant", ANSWER))
+    other.evaluate("dispatchEvent(new Event('focus'))")
+    say(other, "Again?")
+    wait_for(other, ("user", "What?"), ("assistant", ANSWER), ("user", "Again?"), ("assistant", ANSWER))
 
 
 def test_a_message_that_is_sent_before_the_chat_is_shown_comes_once(page: Page) -> None:

@@ -16,6 +16,7 @@ from tests.browser.example_pages import (
     wait_for_text,
 )
 from tests.browser.visitor import MOBILE
+from tests.management.commands import Shell
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
@@ -67,6 +68,27 @@ def test_an_answer_is_stopped_from_another_page_and_asked_for_again(visit_exampl
     for page in (first, second):
         wait_for_end(page)
         expect(answers(page)).to_have_count(1)
+
+
+def test_a_chat_that_is_deleted_under_an_open_page_begins_again(visit_example: Begin, example_server: Server) -> None:
+    visitor = visit_example("/")
+    page = visitor.page
+    ask(page, "What is it good for?")
+    wait_for_end(page)
+    stream = page.locator("body").get_attribute("data-stream") or ""
+    Shell(example_server.env).output("delete", stream, "--no-input")
+    expect(page.locator("#problem")).to_contain_text("the server refuses with 404")
+    expect(answers(page)).to_have_count(0)
+    ask(page, "How does resume work?")
+    wait_for_end(page)
+    expect(answers(page)).to_have_count(1)
+    expect(page.locator("#problem")).to_be_hidden()
+    shown = page.locator("#messages").inner_text()
+    page.reload()
+    wait_for_end(page)
+    assert page.locator("#messages").inner_text() == shown
+    assert all("404" in complaint for complaint in visitor.complaints)
+    visitor.complaints.clear()
 
 
 def test_an_edited_message_begins_a_branch(visit_example: Begin, example_server: Server) -> None:

@@ -84,19 +84,32 @@ def names_of_pages(site: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("query", "page"),
+    ("query", "page", "place"),
     [
-        ("REAUTHORIZE_INTERVAL", "settings"),
-        ("403", "howto/refused"),
-        ("410", "browser"),
-        ("Stream-First-Offset", "protocol"),
-        ("The CSRF check failed", "howto/refused"),
+        ("REAUTHORIZE_INTERVAL", "settings", 1),
+        ("403", "howto/refused", 1),
+        ("404", "howto/refused", 1),
+        ("410", "browser", 99),
+        ("Stream-First-Offset", "protocol", 99),
+        ("The CSRF check failed", "howto/refused", 1),
+        ("CSRF check failed", "howto/refused", 1),
+        ("Permission denied", "howto/refused", 1),
+        ("leads to no user", "howto/refused", 1),
+        ("No pattern of OWNER allows this user", "howto/refused", 1),
+        ("does not show a stream of this database", "howto/refused", 1),
+        ("no class of PERMISSION_CLASSES reads it", "howto/refused", 1),
+        ("delete old streams", "howto/deleting", 1),
+        ("delete old data", "howto/deleting", 1),
     ],
 )
-def test_its_search_finds(chromium: Browser, address: str, query: str, page: str) -> None:
+def test_its_search_finds(chromium: Browser, address: str, query: str, page: str, place: int) -> None:
     visitor = Visitor(chromium, address)
     visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
     visitor.page.goto(f"/search.html?{urlencode({'q': query})}")
     visitor.page.locator(f"#search-results a[href*='{page}.html']").first.wait_for()
+    visitor.page.locator("#search-summary", has_text="found").wait_for()
+    links = visitor.page.locator("#search-results li a").evaluate_all("all => all.map(one => one.getAttribute('href'))")
+    pages = list(dict.fromkeys(link.partition("#")[0] for link in links))
+    assert any(listed.endswith(f"{page}.html") for listed in pages[:place]), pages
     visitor.context.close()
     assert visitor.foreign_requests == []

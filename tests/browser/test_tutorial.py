@@ -76,12 +76,10 @@ def build_a_board(chromium: Any, walk: Walk) -> None:
         ada = log_in(chromium, url, "ada")
         ada.page.goto("/board/")
         walk.consoles(steps("board"))
-        ada.page.wait_for_function(
-            "document.getElementById('board').innerText.trim() === 'Earl Grey cooking'", timeout=20_000
-        )
+        board_shows(ada.page, "Earl Grey cooking")
         late = log_in(chromium, url, "grace")
         late.page.goto("/board/")
-        assert late.page.locator("#board").inner_text().strip() == "Earl Grey cooking"
+        assert shown(late.page) == ["Earl Grey cooking"]
         late.page.goto("/admin/orders/order/1/change/")
         late.page.locator("#id_state").select_option("served")
         late.page.get_by_role("button", name="Save", exact=True).click()
@@ -89,17 +87,29 @@ def build_a_board(chromium: Any, walk: Walk) -> None:
         take_picture(ada.page, "tutorial-board")
         assert (ada.complaints, ada.foreign_requests) == ([], [])
         delete_an_order(chromium, walk)
+        press_a_button(chromium, walk)
+        keep_the_order(chromium, walk)
         survive_a_bad_gateway(chromium, walk)
         survive_a_lost_place(chromium, walk)
         ada.context.close()
         late.context.close()
 
 
+ORDERS = """[...document.querySelectorAll('#board li')].map(
+    item => [...item.childNodes].filter(({tagName}) => tagName !== 'BUTTON').map(n => n.textContent).join('').trim()
+)"""
+"""The texts of the rows, without their buttons."""
+
+
+def shown(page: Any) -> list[str]:
+    orders: list[str] = page.evaluate(ORDERS)
+    return orders
+
+
 def board_shows(page: Any, *orders: str) -> None:
     """Wait until the board shows these orders, and nothing else."""
     page.wait_for_function(
-        "expected => JSON.stringify([...document.querySelectorAll('#board li')].map(item => item.innerText.trim()))"
-        " === JSON.stringify(expected)",
+        f"expected => JSON.stringify({ORDERS}) === JSON.stringify(expected)",
         arg=list(orders),
         timeout=40_000,
     )
@@ -117,6 +127,41 @@ def delete_an_order(chromium: Any, walk: Walk) -> None:
     in_a_shell(walk, "Order.objects.get(text='Coffee').delete()")
     board_shows(visitor.page, "Earl Grey served", "Assam new")
     in_a_shell(walk, "Order.objects.filter(text='Assam').delete()")
+    board_shows(visitor.page, "Earl Grey served")
+    visitor.context.close()
+
+
+def press_a_button(chromium: Any, walk: Walk) -> None:
+    """The rows of events are as good as those of the view: their buttons have no token, and the page has one."""
+    url = f"http://127.0.0.1:{walk.port}"
+    ada, grace = log_in(chromium, url, "ada"), log_in(chromium, url, "grace")
+    for visitor in (ada, grace):
+        visitor.page.goto("/board/")
+    in_a_shell(walk, "Order.objects.create(text='Chai')")
+    for visitor, state in ((ada, "cooking"), (grace, "ready"), (ada, "served"), (grace, "served")):
+        with visitor.page.expect_response("**/advance/") as response:
+            visitor.page.locator("#board li", has_text="Chai").get_by_role("button", name="Next state").click()
+        assert response.value.status == 204
+        for other in (ada, grace):
+            board_shows(other.page, "Earl Grey served", f"Chai {state}")
+    assert (ada.complaints, grace.complaints) == ([], [])
+    ada.context.clear_cookies(name="csrftoken")
+    ada.page.get_by_role("button", name="Next state").first.click()
+    ada.page.get_by_text("The order was not changed (403).").wait_for()
+    in_a_shell(walk, "Order.objects.get(text='Chai').delete()")
+    ada.context.close()
+    grace.context.close()
+
+
+def keep_the_order(chromium: Any, walk: Walk) -> None:
+    """An order whose message comes late stands where a reload shows it."""
+    visitor = log_in(chromium, f"http://127.0.0.1:{walk.port}", "ada")
+    visitor.page.goto("/board/")
+    in_a_shell(walk, "Order.objects.create(pk=110, text='Late'); Order.objects.create(pk=109, text='Early')")
+    board_shows(visitor.page, "Earl Grey served", "Early new", "Late new")
+    visitor.page.reload()
+    board_shows(visitor.page, "Earl Grey served", "Early new", "Late new")
+    in_a_shell(walk, "Order.objects.get(pk=109).delete(); Order.objects.get(pk=110).delete()")
     board_shows(visitor.page, "Earl Grey served")
     visitor.context.close()
 

@@ -47,7 +47,7 @@ def test_every_option_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("block", SETTINGS, ids=str)
 def test_the_settings_that_are_shown_can_be_used(block: Block) -> None:
-    scope: dict[str, Any] = {}
+    scope: dict[str, Any] = {"DATABASES": {"default": {}}}
     exec(block.text, scope)
     with override_settings(DURABLE_STREAMS=scope["DURABLE_STREAMS"]):
         assert check_settings(None) == []
@@ -75,7 +75,15 @@ def test_only_staff_read_below_the_prefix_until_another_class_opens_it() -> None
 
 
 def test_there_are_settings_to_test() -> None:
-    assert len(SETTINGS) == 5
+    assert len(SETTINGS) == 6
+
+
+def test_the_section_on_signed_urls_begins_with_their_class() -> None:
+    first = blocks(PAGE, "python").index
+    (link,) = [block for block in blocks(PAGE, "python") if "signed_url(" in block.text]
+    before = blocks(PAGE, "python")[first(link) - 1]
+    assert '"django_durable_streams.permissions.SignedURLs"' in before.text
+    assert before.text in f"{section(PAGE, 'Signed URLs')}\n"
 
 
 def test_the_class_that_is_shown_works() -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks
+from tests.docs.pages import ROOT, blocks, section
 from tests.services import PostgreSQL
 
 PAGE = ROOT / "docs" / "deployment" / "backups.md"
 COMMANDS = {
     name: [block.text for block in blocks(PAGE, "sh") if name in block.text]
-    for name in ("sqlite3 db", "rm -f db", "pg_dump", "createdb")
+    for name in ("sqlite3 db", "rm -f db", "pg_dump", "createdb", "DATABASE_NAME", "new-identity", "doctor --url")
 }
 BACKUPS = COMMANDS["sqlite3 db"][0].splitlines()
 
@@ -82,6 +82,17 @@ def test_the_log_that_a_crash_leaves_damages_a_file_that_is_only_copied(tmp_path
     shell(COMMANDS["rm -f db"][0].splitlines()[1], tmp_path)
     with pytest.raises((sqlite3.DatabaseError, AssertionError)):
         assert texts(tmp_path / "db.sqlite3") == ["kept" * 500] * 100
+
+
+def test_a_copy_has_an_identity_of_its_own_before_anything_else_runs_on_it() -> None:
+    """The command itself is that of `test_operations_pages`."""
+    text = section(PAGE, "PostgreSQL")
+    steps = [COMMANDS[name] for name in ("createdb", "DATABASE_NAME", "new-identity", "doctor --url")]
+    places = [text.index(command) for (command,) in steps]
+    assert places == sorted(places)
+    assert text.index("Start the workers") > places[2]
+    (restore,), (name,) = COMMANDS["createdb"], COMMANDS["DATABASE_NAME"]
+    assert f"--dbname={name.strip().partition('=')[2]} " in restore
 
 
 @pytest.mark.cluster

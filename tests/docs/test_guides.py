@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from io import StringIO
 from pathlib import Path
@@ -83,6 +84,44 @@ def test_the_commands_that_are_shown_print_what_is_shown() -> None:
     assert [*output.getvalue().splitlines(), f"CommandError: {caught.value}"] == shown
     for _, cell in table(section(HOWTO / "refused.md", "Ask the settings")):
         assert "check-access read chat/42" in cell
+
+
+# Old streams and old data
+
+
+def test_whole_streams_go_and_old_data_goes(db: None) -> None:
+    """The commands do what their rows of the table say: the one deletes streams, the other one data."""
+    page = HOWTO / "deleting.md"
+    commands = [line for block in blocks(page, "sh") for line in block.text.splitlines()]
+    assert len(commands) == 4
+    for row, name in zip(table(page.read_text()), ("prune", "trim", "prune-answers"), strict=True):
+        assert row[1].startswith(f"`streams {name} ")
+    for path in ("chats/1/a", "logs/web", "board"):
+        Stream.objects.create(path=path, content_type="text/plain").append("old")
+    for command in commands:
+        name, *arguments = shlex.split(command.removeprefix("python manage.py streams "))
+        call_command("streams", name, *(text.replace("30d", "0s").replace("7d", "0s") for text in arguments))
+        left = {stream.path: b"".join(stream.read()) for stream in Stream.objects.alive()}
+        expected = {"chats/1/a": b"old", "logs/web": b"old", "board": b"old"}
+        if command in commands[1:]:
+            del expected["chats/1/a"]
+        if command in commands[3:]:
+            expected["logs/web"] = b""
+        assert left == expected, command
+
+
+def test_a_pattern_of_all_streams_takes_a_quiet_board(db: None) -> None:
+    text = " ".join((HOWTO / "deleting.md").read_text().split())
+    assert "`'**'`, and no pattern at all, take every stream" in text
+    for pattern in (["**"], []):
+        Stream.objects.create(path="board")
+        call_command("streams", "prune", *pattern, "--idle", "0s", "--no-input")
+        assert not Stream.objects.alive().exists()
+
+
+def test_a_stream_that_brings_its_end_with_it(db: None) -> None:
+    run("deleting.md", "ttl=")
+    assert Stream.objects.get().ttl == 7 * 24 * 3600
 
 
 # Other frameworks

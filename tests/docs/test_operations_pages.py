@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from django.core.management import call_command
 from django.test import Client, override_settings
 from django.urls import path
 
@@ -158,15 +157,10 @@ def test_the_environment_file_has_what_the_settings_of_the_tutorial_need() -> No
 
 @pytest.mark.django_db
 def test_a_copy_gets_a_new_identity_by_the_commands_of_the_page() -> None:
-    (block,) = [one.text for one in blocks(ROOT / "docs" / "operations.md", "sh") if "DatabaseIdentity" in one.text]
-    delete, migrate = block.splitlines()
+    (block,) = [one.text for one in blocks(ROOT / "docs" / "operations.md", "sh") if "identity" in one.text]
+    command = block.removeprefix("python manage.py streams ").split()
     before = DatabaseIdentity.objects.get().value
-    code = re.search(r'-c "(.+)"', delete)
-    assert code is not None
-    exec(code[1], {})
-    assert not DatabaseIdentity.objects.exists()
-    assert migrate == "python manage.py migrate"
-    call_command("migrate", verbosity=0)
+    streams(*command, "--no-input")
     assert DatabaseIdentity.objects.get().value != before
 
 

@@ -120,6 +120,18 @@ def test_links_to_the_repository_lead_to_its_files(pages: dict[Path, Page]) -> N
     assert {path for path in paths if not (ROOT / path).exists()} == set()
 
 
+def test_no_page_names_a_file_of_the_documentation(site: Path) -> None:
+    """Docstrings and comments of samples name pages. Whoever reads the site has no such files."""
+    text = (site / "reference" / "api" / "pages.html").read_text()
+    assert 'href="../../pages.html"' in text
+    files = [file for file in site.rglob("*.html") if file.parent.name != "_modules"]
+    named = {
+        file.relative_to(site).as_posix(): re.findall(r">[^<]*?\b(docs/[\w/-]+\.md)", file.read_text())
+        for file in files
+    }
+    assert {name: files for name, files in named.items() if files} == {}
+
+
 def test_no_page_loads_anything_from_elsewhere(site: Path, pages: dict[Path, Page]) -> None:
     loaded = {file for page in pages.values() for file in page.loaded}
     assert loaded

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.docs import tour
 from tests.docs.pages import ROOT, Block, blocks
 from tests.docs.walk import TUTORIAL, Walk, environment, steps
 from tests.services import PostgreSQL, Redis
@@ -36,6 +37,12 @@ def machine() -> Iterator[dict[str, str]]:
         }
 
 
+def in_the_folder(step: Block, folder: Path) -> Block:
+    """Return a step whose project is deployed below a folder of the test, which has all rights there."""
+    text = step.text.replace('sudo install -d -o "$USER" ', "mkdir -p ").replace("/srv/mysite", str(folder / "srv"))
+    return step._replace(text=text)
+
+
 def on_the_machine(step: Block) -> Block:
     """Return a step without the database and the secrets, which the machine has, and without questions."""
     commands = step.text.replace("\\\n", " ")
@@ -56,7 +63,7 @@ def test_the_database_that_is_made_is_that_of_the_settings() -> None:
 
 def test_the_settings_need_no_server_of_development(tmp_path: Path) -> None:
     walk = Walk(tmp_path, environment())
-    pages = [step for name in ("chat", "board", "deploy") for step in steps(name)]
+    pages = [in_the_folder(step, tmp_path) for name in ("chat", "board", "deploy") for step in steps(name)]
     walk.prepare([step for step in pages if step.language == "python" or re.search(r" start(project|app) ", step.text)])
     names = {"DJANGO_SETTINGS_MODULE": "mysite.production", "SITE_HOST": "tea.example.org", "SECRET_KEY": "of the test"}
     walk.environment.update(names)
@@ -82,13 +89,40 @@ def on_this_machine(command: str, folder: Path) -> str:
     return command.replace("sudo ", "").replace("/etc/ssl", str(folder))
 
 
+def curl_as_a_user(walk: Walk, url: str, *, behind_nginx: bool = False) -> None:
+    """Run the console of the page as one shell, in the folder of the project."""
+    (console,) = [step.text for step in steps("deploy") if step.language == "console" and "jar" in step.text]
+    named = list(tour.steps(console.replace("https://tea.example.org", url)))
+    before = [f"cd {walk.folder}"]
+    commands = [step.command for step in named]
+    if behind_nginx:  # which ends TLS, so the site has another scheme than the server
+        before.append("curl() { command curl -H 'X-Forwarded-Proto: https' \"$@\"; }")
+        commands = [command.replace("-e $URL/", "-e https://127.0.0.1/") for command in commands]
+    outputs = tour.run([*before, *commands], seconds=60)[len(before) :]
+    for step, printed in zip(named, outputs, strict=True):
+        lines = "\n".join(printed)
+        assert tour.agree(step.shown, printed), f"$ {step.command}\n{lines}\n\nthe page shows\n{step.shown}"
+
+
+def test_curl_is_a_user_of_the_project(tmp_path: Path) -> None:
+    walk = Walk(tmp_path, environment())
+    walk.prepare(steps("chat"))
+    (pattern,) = [step for step in steps("deploy") if "notes/{user.username}" in step.text]
+    walk.prepare([pattern])
+    with walk.serving() as url:
+        curl_as_a_user(walk, url)
+
+
 @pytest.mark.cluster
 def test_both_are_deployed(tmp_path: Path, machine: dict[str, str]) -> None:
     walk = Walk(tmp_path, environment())
     walk.prepare(steps("chat"))
     walk.prepare(steps("board"))
     walk.environment.update(machine)
-    walk.prepare([on_the_machine(step) for step in steps("deploy") if "doctor" not in step.text])
+    walk.prepare(
+        [on_the_machine(in_the_folder(step, tmp_path)) for step in steps("deploy") if "doctor" not in step.text]
+    )
+    assert walk.folder == tmp_path / "srv"
     warnings = re.findall(r"durable_streams\.[WE]\d+", walk.run("python manage.py check --deploy"))
     assert set(warnings) <= {"durable_streams.W024"}  # webhooks, whose packages are installed here
     # The database of the tests does not wait for its disk, which is all that the doctor may find.
@@ -119,6 +153,7 @@ def test_both_are_deployed(tmp_path: Path, machine: dict[str, str]) -> None:
         client.cookies.clear()
         assert client.get("/v1/stream/chat/lobby").status_code == 403
         assert client.get("/board/", headers=mine).status_code == 200
+        curl_as_a_user(walk, url, behind_nginx=True)
     assert "/v1/stream/chat/lobby" not in walk.log.read_text()  # an access log would keep tokens of URLs
 
 

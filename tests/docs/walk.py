@@ -40,7 +40,7 @@ _FILE = re.compile(r"(?:#|\{#|/\*) ([\w./]+)(?:, (at the end))?(?: #\}| \*/)?")
 _OPERATOR = re.compile(r"[();<>|&]*")
 _EXPANDED = re.compile(r"[$`*~]")
 # The tests run in an environment that has all packages already.
-_INSTALLS = ("python -m venv ", ". env/bin/activate", "pip install ")
+_INSTALLS = ("python -m venv ", ". env/bin/activate", ". .venv/bin/activate", "pip install ")
 
 
 def steps(name: str) -> list[Block]:

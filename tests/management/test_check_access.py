@@ -160,6 +160,30 @@ def test_one_class_that_allows_is_enough_and_all_answer() -> None:
     assert "no token" in answer["permissions"][0]["reasons"][0]
 
 
+@pytest.mark.parametrize("path", ["users/ada/x", "https://tea.example.org/v1/stream/users/ada/x?token=x"])
+def test_a_token_that_no_class_reads_is_named(path: str) -> None:
+    token = [] if "token" in path else ["--token", "x"]
+    with override_streams(PERMISSION_CLASSES=[OWNER]):
+        sentence = "The URL has a token, and no class of PERMISSION_CLASSES reads it."
+        assert sentence in examined("read", path, *token)["notes"]
+        assert examined("read", "users/ada/x", "--user", "ada", *token)["notes"] == []  # who may needs no note
+        assert examined("read", "users/ada/x")["notes"] == []
+    for classes in (f"{PACKAGE}.SignedURLs", BEARER):
+        with override_streams(PERMISSION_CLASSES=[OWNER, classes]):
+            assert examined("read", "users/ada/x", "--token", "x")["notes"] == []
+
+
+def test_a_pattern_that_misses_by_a_slash_is_explained(settings: Any) -> None:
+    with override_streams(PERMISSION_CLASSES={**OWNER, "OWNER": ["/reports/{user.username}/**"]}):
+        (note,) = examined("read", "reports/ada/a", "--user", "ada")["notes"]
+        assert "No path matches '/reports/{user.username}/**': a path has no slash at its ends" in note
+        assert note.endswith("(durable_streams.W028)")
+        settings.SILENCED_SYSTEM_CHECKS = ["durable_streams.W028"]
+        assert examined("read", "reports/ada/a", "--user", "ada")["notes"] == []
+    with override_streams(PERMISSION_CLASSES={**OWNER, "OWNER": ["/reports/**", "all/**"]}):
+        assert examined("read", "all/a", "--user", "ada")["notes"] == []
+
+
 def test_settings_that_decide_besides_the_classes_are_named() -> None:
     with override_streams(PERMISSION_CLASSES=f"{PACKAGE}.AllowAll", PATH_PATTERNS=["chat/*"]):
         assert examined("create", "chat/1")["allowed"]

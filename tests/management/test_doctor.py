@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import subprocess
 import sys
@@ -256,6 +257,10 @@ async def elsewhere(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[b
     yield b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
 
 
+async def missing(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield b"HTTP/1.1 404 Not Found\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<h1>404</h1>\r\n"
+
+
 async def failing(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     body = b'{"type": "about:blank", "detail": "The migrations are missing."}'
     yield b"HTTP/1.1 503 Away\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
@@ -292,6 +297,7 @@ def server() -> Iterator[Server]:
         (stripping, 1, "removes Stream-Next-Offset"),
         (refusing, 1, "--header"),
         (elsewhere, 1, "does not show a stream of this database"),
+        (missing, 1, "runserver does not load asgi.py, unless its output has the line 'Starting ASGI/Daphne'."),
         (failing, 1, "cannot answer (503). It says: The migrations are missing."),
         (redirecting, 1, "redirects to https://x.example/ (301)"),
         (in_another_time, 0, "clock of the server behind the URL"),
@@ -382,7 +388,7 @@ BUFFERING = "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"
         ("gzip on; gzip_types text/event-stream; gzip_proxied any;", 0, "compresses event streams (gzip)"),
         ("proxy_hide_header Stream-Next-Offset;", 1, "removes Stream-Next-Offset"),
         ("proxy_read_timeout 300ms;", 1, "A long-poll was not answered"),
-        ("rewrite ^/v1/(.*)$ /v2/$1 break;", 1, "does not show a stream of this database"),
+        ("rewrite ^/v1/(.*)$ /v2/$1 break;", 1, "does not run asgi.py"),
     ],
     ids=["right", "buffers-others", "compresses", "hides", "impatient", "elsewhere"],
 )
@@ -407,7 +413,7 @@ def test_a_url_that_nobody_serves_is_an_error() -> None:
     url = PublicURL.of(f"http://127.0.0.1:{free_port()}/v1/stream", {})
     level, text = worst(public_url.examine_url(url, "default"))
     assert level == "error"
-    assert "does not answer" in text
+    assert re.search(r"does not answer: .+[^.]\. Check the URL", text)
     assert not Stream.objects.alive().exists()
 
 

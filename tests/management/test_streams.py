@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management.base import CommandError, OutputWrapper
-from django.db import models
+from django.db import connection, models
 from django.test import override_settings
 from django.utils import timezone
 
@@ -15,7 +15,7 @@ from django_durable_streams import clock
 from django_durable_streams.api import deletion, transactions
 from django_durable_streams.management.streams import append, base, delete, prune, trim
 from django_durable_streams.management.streams.table import SUBCOMMANDS
-from django_durable_streams.models import Chunk, Stream
+from django_durable_streams.models import Chunk, DatabaseIdentity, Stream
 from django_durable_streams.store.operations import MoveEntries
 from django_durable_streams.store.write import group_commit
 from tests.management.commands import rows, rows_and_notes, streams
@@ -665,6 +665,42 @@ def test_a_pattern_is_deleted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> No
     assert not Stream.objects.alive().exists()
 
 
+def test_a_copy_gets_an_identity_of_its_own_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = DatabaseIdentity.objects.get()
+    DatabaseIdentity.objects.update(link_rules_version=5)
+    name = str(connection.settings_dict["NAME"])
+    monkeypatch.setattr("builtins.input", lambda prompt: "n" if name in prompt else "y")
+    with pytest.raises(CommandError, match="Nothing was changed"):
+        streams("new-identity")
+    assert DatabaseIdentity.objects.get().value == before.value
+    assert streams("new-identity", "--no-input") == f"The database {name} has a new identity.\n"
+    after = DatabaseIdentity.objects.get()
+    assert after.value != before.value
+    assert (after.pk, after.link_rules_version) == (before.pk, 5)
+    DatabaseIdentity.objects.all().delete()
+    assert rows("new-identity", "--no-input") == [{"database": name}]
+    assert DatabaseIdentity.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("prune", "--older-than", "1d"), "streams trim PATTERN --older-than DURATION"),
+        (("prune", "logs/**", "--older-than=1d"), "--idle DURATION deletes whole streams"),
+        (("trim", "logs/**", "--idle", "1d"), "streams prune PATTERN --idle DURATION"),
+        (("delete", "logs/**", "--older-than", "1d"), "streams prune PATTERN --idle DURATION"),
+        (("delete", "logs/**", "--idle", "1d"), "streams prune PATTERN --idle DURATION"),
+        (("prune-answers", "--older-than", "1d"), "streams prune-answers 30d"),
+    ],
+)
+def test_an_option_of_another_subcommand_leads_there(arguments: tuple[str, ...], hint: str) -> None:
+    Stream.objects.create(path="logs/a")
+    with pytest.raises(CommandError, match=r"There is no option --(older-than|idle) here") as caught:
+        streams(*arguments)
+    assert hint in str(caught.value)
+    assert Stream.objects.alive().exists()
+
+
 def test_prune_ends_what_waits_for_housekeeping() -> None:
     stream = Stream.objects.create(path="source", data=b"x")
     fork = stream.fork("fork")
@@ -682,7 +718,9 @@ def test_prune_ends_what_waits_for_housekeeping() -> None:
     assert (counts["expired"], counts["removed"], counts["purged"], counts["left"]) == (1, 1, 4, 0)
     assert Stream.objects.get().path == "alive"
     assert Chunk.objects.count() == 1
-    assert "0 purged" in streams("prune")
+    assert streams("prune") == (
+        "0 streams deleted, besides 0 expired and 0 whose forks are gone. The data of 0 deleted streams was removed.\n"
+    )
 
 
 def test_prune_deletes_unused_streams() -> None:
@@ -728,7 +766,7 @@ def test_a_dry_run_names_the_first_streams_and_all_of_them_on_request() -> None:
     everything = streams(*command, "-v", "2").splitlines()
     assert everything[21:] == [
         *[f"a/{number:02} would be deleted." for number in range(20, 23)],
-        "b/expired is expired and would be removed.",
+        "b/expired has expired, so it would be removed.",
     ]
     assert [row["path"] for row in rows(*command)[1:]] == [*[f"a/{number:02}" for number in range(23)], "b/expired"]
     assert Stream.objects.count() == 25

@@ -73,6 +73,14 @@ def findings(folder: Path, modules: dict[str, str]) -> str:
         ({"asgi": DJANGO}, f"note: {NOTE}"),
         ({"asgi": DJANGO, "urls": URLS}, f"ok: {URLS_SERVE}"),
         ({"asgi": MOUNTED}, f"ok: {ASGI_SERVES}"),
+        (
+            {"asgi": MOUNTED, "settings": f"{SETTINGS}DEBUG = True\n"},
+            f"ok: {ASGI_SERVES} the streams. Django's own runserver does not load it.",
+        ),
+        (
+            {"asgi": MOUNTED, "settings": f"{SETTINGS}DEBUG = True\nINSTALLED_APPS += ['daphne']\n"},
+            f"ok: {ASGI_SERVES} the streams.",
+        ),
         ({"asgi": ROUTED, "routing": ROUTING}, f"ok: {ASGI_SERVES}"),
         ({"server": MOUNTED, "settings": f"{SETTINGS}ASGI_APPLICATION = 'shop.server.application'\n"}, "ok: The ASGI"),
         ({"asgi": DJANGO, "urls": EVENTS}, ""),
@@ -84,6 +92,7 @@ def findings(folder: Path, modules: dict[str, str]) -> str:
 def test_the_doctor_says_where_streams_are_served(tmp_path: Path, modules: dict[str, str], expected: str) -> None:
     said = findings(tmp_path, modules)
     assert said.startswith(expected) if expected else said == ""
+    assert ("runserver" in said) is ("runserver" in expected)
 
 
 def test_the_views_of_all_urls_are_seen() -> None:

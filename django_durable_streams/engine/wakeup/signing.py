@@ -95,7 +95,7 @@ class MessageSigner:
         if self._warnings.is_due():
             logger.warning(
                 "A wake-up message on %s is ignored: it %s. If another deployment uses a copy of this database server "
-                "and the same Redis, give the copied database an identity of its own.",
+                "and the same Redis, give the copied database an identity of its own: manage.py streams new-identity",
                 channel.decode("latin-1"),
                 reason,
             )

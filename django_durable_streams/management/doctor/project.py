@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
+from django.conf import settings
 from django.core.cache import caches
 from django.core.checks import ERROR, WARNING, run_checks
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import get_commands
 from django.db import Error, connections
 from django.db.migrations.executor import MigrationExecutor
 
@@ -42,13 +44,19 @@ def examine_entry_points() -> Iterator[Finding]:
         return
     serves = asgi_module_serves_streams()
     if serves:
-        yield ok("entry points", f"The ASGI application in {asgi_module()} serves the streams.")
+        unloaded = " Django's own runserver does not load it." if settings.DEBUG and _runserver_is_of_django() else ""
+        yield ok("entry points", f"The ASGI application in {asgi_module()} serves the streams.{unloaded}")
     elif serves is False and not any(_sends_streams(view) for view in views_of_urls()):
         yield note(
             "entry points",
             f"Neither the URLs of the project nor the ASGI application in {asgi_module()} serve the streams.",
             "If clients shall read them, mount DurableStreams in asgi.py, or include django_durable_streams.urls.",
         )
+
+
+def _runserver_is_of_django() -> bool:
+    """Return whether `runserver` is a WSGI server: no app such as daphne has another one."""
+    return str(get_commands().get("runserver")).startswith("django.")
 
 
 def _sends_streams(view: object) -> bool:
@@ -100,7 +108,8 @@ def examine_rate_limits() -> Iterator[Finding]:
         count = cache.incr(key)
         cache.delete(key)
     except Exception as problem:  # the classes of errors are those of the backend
-        yield error("caches", f"The cache {alias!r} that counts RATE_LIMITS fails: {problem}", remedy)
+        reason = str(problem).rstrip(".")
+        yield error("caches", f"The cache {alias!r} that counts RATE_LIMITS fails: {reason}.", remedy)
         return
     if count != 2:
         yield error("caches", f"The cache {alias!r} that counts RATE_LIMITS counts wrongly.", remedy)

@@ -43,6 +43,11 @@ _CERTIFICATE = (
     "one that signs itself, name its file for this command: SSL_CERT_FILE=/path/of/certificate.pem."
 )
 
+_NOT_SERVED = (
+    "Name the root of the streams. If it is right, the server does not run asgi.py: start it by uvicorn. Django's own "
+    "runserver does not load asgi.py, unless its output has the line 'Starting ASGI/Daphne'."
+)
+
 _HOW = {
     "nginx": "In nginx, set `proxy_buffering off` and remove `proxy_ignore_headers X-Accel-Buffering`.",
     "apache": "In Apache, set `flushpackets=on` in ProxyPass, and leave mod_deflate off for text/event-stream.",
@@ -103,7 +108,8 @@ def examine_url(url: PublicURL, using: str) -> Iterator[Finding]:
     except ssl.SSLCertVerificationError as problem:
         yield error("URL", f"This machine does not trust the certificate: {problem.verify_message}.", _CERTIFICATE)
     except (OSError, http.client.HTTPException) as problem:
-        yield error("URL", f"The URL does not answer: {problem}", "Check the URL, its certificate, and the proxy.")
+        text = f"The URL does not answer: {str(problem).rstrip('.')}."
+        yield error("URL", text, "Check the URL, its certificate, and the proxy.")
     finally:
         stream.delete()
 
@@ -148,6 +154,8 @@ def _refused(url: PublicURL, response: http.client.HTTPResponse, body: bytes) ->
     if 300 <= status < 400:
         place = response.getheader("Location") or "another place"
         return error("URL", f"The URL redirects to {place} ({status}).", "Name the URL to which it redirects.")
+    if status == 404 and not detail:  # Django's page, or that of a proxy
+        return error("URL", f"The URL does not serve streams ({status}).", _NOT_SERVED)
     remedy = "Name the root of the streams. Its servers must use the database of this process."
     return error("URL", f"The URL does not show a stream of this database (status {status}).{detail}", remedy)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -138,7 +138,22 @@ def add_paths(parser: ArgumentParser, nargs: str = "+", purpose: str = "") -> No
 def add_dry_run(parser: ArgumentParser, prints: str = "print what would be removed") -> None:
     """Add the options of a subcommand that removes something."""
     parser.add_argument("--dry-run", action="store_true", help=f"{prints}, and remove nothing")
+    add_no_input(parser)
+
+
+def add_no_input(parser: ArgumentParser) -> None:
+    """Add the option of a subcommand that asks before a change."""
     parser.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask")
+
+
+def add_hint(parser: ArgumentParser, option: str, hint: str) -> None:
+    """Name what to write instead of an option that belongs to another subcommand."""
+    parser.add_argument(option, action=_Hint, const=hint, default=SUPPRESS, help=SUPPRESS)
+
+
+class _Hint(Action):
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: object, option: str | None = None) -> None:
+        parser.error(f"There is no option {option} here. {self.const}")
 
 
 def add_include_keep_all(parser: ArgumentParser) -> None:

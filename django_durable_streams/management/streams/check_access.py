@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from django.core.checks import Tags, run_checks
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured
 from django.core.management.base import CommandError
 
@@ -36,6 +37,9 @@ _METHODS = {
     Action.SUBSCRIBE: "PUT",
 }
 
+
+_OF_PATTERNS = ("durable_streams.W028", "durable_streams.W029")
+"""The system checks about patterns of `OWNER`."""
 
 _UNUSED_USER = "No permission class uses the user (needs_user), so a login counts for nothing."
 
@@ -80,15 +84,16 @@ status is 1 if the action is refused.
         try:
             is_unused = user.is_authenticated and not loads_users()
             caller = anonymous() if is_unused else user
-            answers = examine_access(action, caller, path, _Question(action, location, options))
+            answers, unread_token = examine_access(action, caller, path, _Question(action, location, options))
         except DisallowedHost as error:
             raise CommandError(str(error)) from error
         except (ImproperlyConfigured, ValueError) as error:
             raise CommandError(f"The settings are invalid: {error}") from error
         refusal = settings_refusal(action, path)
         is_allowed = is_allowed_by(answers) and not refusal
-        unused_note = _UNUSED_USER if is_unused and not is_allowed else ""
-        notes = [text for text in (note, refusal, _path_note(action, path), unused_note) if text]
+        unused_note = _UNUSED_USER if is_unused else ""
+        hints = [] if is_allowed else [unused_note, unread_token, *_near_misses()]
+        notes = [text for text in (note, refusal, _path_note(action, path), *hints) if text]
         who = str(user) if user.is_authenticated else "A client without a login"
         verdict = f"{who} {'may' if is_allowed else 'may not'} {action.value} {path or 'all streams'}."
         if console.is_json:
@@ -123,6 +128,12 @@ def _path_note(action: Action, path: str) -> str:
     if action is not Action.READ or not path or path != config().registry_path:
         return ""
     return "This is the registry: a read needs the permission to list all streams."
+
+
+def _near_misses() -> list[str]:
+    """Return what `manage.py check` says of patterns in `OWNER` that no path matches, such as `/reports/**`."""
+    messages = [one for one in run_checks(tags=[Tags.security]) if one.id in _OF_PATTERNS and not one.is_silenced()]
+    return [f"{one.msg} {one.hint or ''} ({one.id})" for one in messages]
 
 
 def _locate(action: Action, text: str, user: User) -> Location:

@@ -13,7 +13,7 @@ from ...subscriptions.consumers import replaying
 from ...subscriptions.consumers.cursors import unhandled_bytes
 from ...subscriptions.consumers.declarations import Consumer, find, of_stored_name
 from ...subscriptions.selection import Selection
-from .base import Console, Options, Subcommand
+from .base import Console, Options, Subcommand, add_no_input
 
 PROGRESS_SECONDS = 0.5
 """How often the progress of a replay is queried."""
@@ -100,7 +100,7 @@ streams replay order-totals --from -1 --streams 'orders/7/**' --dry-run
         )
         parser.add_argument("--streams", default="", help="pattern of the paths of streams (default: all)")
         parser.add_argument("--dry-run", action="store_true", help="print what would be done")
-        parser.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask")
+        add_no_input(parser)
         parser.add_argument("--no-wait", action="store_false", dest="waits", help="do not wait for the workers")
 
     def run(self, console: Console, options: Options) -> None:

@@ -12,7 +12,18 @@ from ...api import deletion
 from ...protocol.producers import SERVER_MARK
 from ...store.read.listing import StreamKey
 from ...subscriptions import operating
-from .base import Console, Options, Subcommand, add_dry_run, add_paths, count_streams, counted, find_keys, is_pattern
+from .base import (
+    Console,
+    Options,
+    Subcommand,
+    add_dry_run,
+    add_hint,
+    add_paths,
+    count_streams,
+    counted,
+    find_keys,
+    is_pattern,
+)
 from .progress import progress
 
 STREAMS_PER_TRANSACTION = 500
@@ -36,6 +47,8 @@ A deleted stream is gone at once. Its rows are purged in the background by the s
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_paths(parser, "*")
         parser.add_argument("--consumer", metavar="NAME", help="delete the cursors of this consumer")
+        for option in ("--older-than", "--idle"):
+            add_hint(parser, option, "For streams without an append for so long: streams prune PATTERN --idle DURATION")
         add_dry_run(parser)
 
     def run(self, console: Console, options: Options) -> None:

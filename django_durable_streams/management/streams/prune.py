@@ -24,6 +24,7 @@ from .base import (
     Options,
     Subcommand,
     add_dry_run,
+    add_hint,
     add_include_keep_all,
     counted,
     duration,
@@ -55,6 +56,12 @@ streams prune 'jobs/**' --closed --idle 7d --no-input
         )
         parser.add_argument("--idle", type=duration, help="delete streams without an append for so long, such as 30d")
         parser.add_argument("--closed", action="store_true", help="delete closed streams only")
+        add_hint(
+            parser,
+            "--older-than",
+            "--idle DURATION deletes whole streams without an append for so long. To drop old data inside of streams: "
+            "streams trim PATTERN --older-than DURATION",
+        )
         add_include_keep_all(parser)
         add_dry_run(parser)
 
@@ -167,8 +174,8 @@ def _named(unused: _Unused | None, using: str) -> Iterator[tuple[str, dict[str, 
             for path, _ in keys:
                 yield f"{path} would be deleted.", {"path": path, "outcome": "deleted"}
     for path, outcome in sweeping.waiting_paths(using):
-        kind = "expired" if outcome == "expired" else "soft-deleted"
-        yield f"{path} is {kind} and would be removed.", {"path": path, "outcome": outcome}
+        kind = "has expired" if outcome == "expired" else "was deleted, and its forks are gone"
+        yield f"{path} {kind}, so it would be removed.", {"path": path, "outcome": outcome}
 
 
 def _since(idle_seconds: int | None) -> datetime | None:
@@ -200,9 +207,10 @@ def _sweep(console: Console) -> sweeping.Swept:
 def _report(console: Console, deleted: int, swept: sweeping.Swept, *, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     left = f" {swept.left:,} are held by other rows or transactions." if swept.left else ""
+    data = f"data of {counted(swept.purged, 'deleted stream')}"
     console.write(
-        f"{counted(deleted, 'stream')} {would}deleted, {swept.expired:,} expired and {swept.removed:,} soft-deleted "
-        f"ones {would}removed, {swept.purged:,} {would}purged.{left}",
+        f"{counted(deleted, 'stream')} {would}deleted, besides {swept.expired:,} expired and {swept.removed:,} whose "
+        f"forks are gone. The {data} {'would be' if dry_run else 'was'} removed.{left}",
         deleted=deleted,
         expired=swept.expired,
         removed=swept.removed,

@@ -9,7 +9,7 @@ from django.apps import apps
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from .base import Console, Options, Subcommand, add_dry_run, counted, duration
+from .base import Console, Options, Subcommand, add_dry_run, add_hint, counted, duration
 from .progress import progress
 
 APP = "django_durable_streams.contrib.ai"
@@ -27,6 +27,8 @@ streams prune-answers 30d --no-input   remove their rows, as a daily job does
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("age", type=duration, metavar="DURATION", help="how long ago they ended, such as 30d")
+        for option in ("--older-than", "--idle"):
+            add_hint(parser, option, "Write the duration alone: streams prune-answers 30d")
         add_dry_run(parser, "count what would be removed")
 
     def run(self, console: Console, options: Options) -> None:

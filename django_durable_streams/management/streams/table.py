@@ -16,6 +16,7 @@ from .export_streams import Export
 from .fork import Fork
 from .import_streams import Import
 from .list_streams import ListStreams
+from .new_identity import NewIdentity
 from .prune import Prune
 from .prune_answers import PruneAnswers
 from .read import Read
@@ -42,6 +43,7 @@ SUBCOMMANDS: Sequence[Subcommand] = (
     PruneAnswers(),
     Export(),
     Import(),
+    NewIdentity(),
     Doctor(),
     CheckAccess(),
     Pause(),

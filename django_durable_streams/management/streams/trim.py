@@ -20,6 +20,7 @@ from .base import (
     Options,
     Subcommand,
     add_dry_run,
+    add_hint,
     add_include_keep_all,
     duration,
     each_stream,
@@ -60,6 +61,12 @@ Nobody reads the dropped data any more, except for forks that have it. Servers d
         )
         parser.add_argument(
             "--older-than", metavar="DURATION", type=duration, help="drop older data, such as 7d, by whole chunks"
+        )
+        add_hint(
+            parser,
+            "--idle",
+            "--older-than DURATION drops old data inside of streams. To delete whole streams without an append for so "
+            "long: streams prune PATTERN --idle DURATION",
         )
         add_include_keep_all(parser)
         add_dry_run(parser)

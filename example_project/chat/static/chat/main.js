@@ -12,7 +12,7 @@ const talk = document.querySelector(".talk");
 const composer = element("composer");
 const text = element("text");
 
-const conversation = new Conversation();
+let conversation = new Conversation();
 /** The elements of the messages, by id, with what they show. */
 const shown = new Map();
 const wasReloaded = performance.getEntriesByType("navigation")[0]?.type === "reload";
@@ -241,7 +241,12 @@ function startReading() {
       element("news").textContent = isThere ? "The server is back." : "The server does not answer.";
       draw();
     },
-    refused: (status) => showProblem(new Error(`The stream of this chat cannot be read: the server refuses with ${status}.`)),
+    refused(status) {
+      isReading = false; // the next message begins again, from the start of the stream
+      conversation = new Conversation();
+      showProblem(new Error(`The stream of this chat cannot be read: the server refuses with ${status}.`));
+      draw();
+    },
   });
 }
 

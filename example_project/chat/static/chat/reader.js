@@ -22,7 +22,7 @@ async function poll(url, { onmessage, onerror }) {
 /**
  * Reads a stream from its start.
  *
- * `on.event(event)`: the next event of the chat. `on.refused(status)`: the server refuses to go on.
+ * `on.event(event)`: the next event of the chat. `on.refused(status)`: the server refuses, and the reader has ended.
  * `on.server(isThere)`: asked while `on.isExpecting()` and nothing comes. False: the server does not answer.
  */
 export function read(url, health, on) {
@@ -37,10 +37,14 @@ export function read(url, health, on) {
     if (!isThere) on.server((isThere = true));
     on.event(event);
   };
+  const refused = (status) => {
+    clearInterval(asking);
+    on.refused(status);
+  };
   const start = () => {
     controller?.abort();
     controller = new AbortController();
-    const onerror = (status) => (status === 501 ? poll(url, { onmessage, onerror: on.refused }) : on.refused(status));
+    const onerror = (status) => (status === 501 ? poll(url, { onmessage, onerror: refused }) : refused(status));
     follow(url, { offset, signal: controller.signal, onmessage, onerror });
   };
 
@@ -54,5 +58,5 @@ export function read(url, health, on) {
   };
 
   start();
-  setInterval(ask, 1000);
+  const asking = setInterval(ask, 1000);
 }
