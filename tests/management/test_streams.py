@@ -760,7 +760,7 @@ def test_a_dry_run_names_the_first_streams_and_all_of_them_on_request() -> None:
     Stream.objects.unguarded().filter(path="b/expired").update(deadline=clock.now() - timedelta(seconds=1))
     command = ("prune", "a/*", "--idle", "30d", "--dry-run")
     lines = streams(*command).splitlines()
-    assert lines[0].startswith("23 streams would be deleted, 1 expired")
+    assert lines[0].startswith("23 streams would be deleted, besides 1 expired")
     assert lines[1:21] == [f"a/{number:02} would be deleted." for number in range(20)]
     assert lines[21:] == ["And 4 more: -v 2 shows all of them."]
     everything = streams(*command, "-v", "2").splitlines()
