@@ -107,7 +107,7 @@ def test_its_search_finds(chromium: Browser, address: str, query: str, page: str
     visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
     visitor.page.goto(f"/search.html?{urlencode({'q': query})}")
     visitor.page.locator(f"#search-results a[href*='{page}.html']").first.wait_for()
-    visitor.page.locator("#search-summary", has_text="found").wait_for()
+    visitor.page.locator(".search-summary", has_text="Search finished").wait_for()
     links = visitor.page.locator("#search-results li a").evaluate_all("all => all.map(one => one.getAttribute('href'))")
     pages = list(dict.fromkeys(link.partition("#")[0] for link in links))
     assert any(listed.endswith(f"{page}.html") for listed in pages[:place]), pages
