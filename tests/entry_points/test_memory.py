@@ -1,6 +1,7 @@
 """Large streams and idle clients do not fill a server's memory."""
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -108,11 +109,14 @@ def follow_to_the_end(server: ProbedServer, path: str, offset: str) -> int:
 
 
 def settle(pid: int) -> None:
-    """Wait until a process's memory has stopped growing."""
-    peaks = [0]
+    """Wait until a process's memory has not grown for a second."""
+    peak, since = 0, time.monotonic()
 
     def still() -> bool:
-        peaks.append(memory_of(pid, "VmHWM"))
-        return len(peaks) > 50 and peaks[-1] == peaks[-50]
+        nonlocal peak, since
+        now = memory_of(pid, "VmHWM")
+        if now != peak:
+            peak, since = now, time.monotonic()
+        return time.monotonic() - since >= 1
 
-    wait_until(still, 20, "memory has stopped growing")
+    wait_until(still, 60, "memory has stopped growing")
