@@ -20,6 +20,7 @@ from tests.emptying import quick_emptying
 from tests.examples import enough
 from tests.referring import Make, referring_models
 from tests.spreading import spread
+from tests.time_limit import UNFINISHED, end_of_run, skip_if_over
 
 settings.register_profile(
     "tests", deadline=None, max_examples=enough(100), suppress_health_check=[HealthCheck.too_slow]
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--only-database"):
         config.hook.pytest_deselected(items=[item for item in items if not _uses_database(item)])
         items[:] = filter(_uses_database, items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begin no test when the time of the run is over."""
+    skip_if_over(end_of_run(), UNFINISHED)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,7 +26,7 @@ MAKERS: dict[str, Callable[[], Database]] = {
 }
 
 # A run that hangs outside of any test, or in C code, still has to show its output in time.
-RUN_SECONDS = 2400
+RUN_SECONDS = 3000
 
 
 class Run(NamedTuple):
@@ -45,7 +45,8 @@ def run_on(name: str, arguments: list[str]) -> Run:
         command = [*pytest, *(arguments or ["tests/store"])]
         status = _run(command, env, output)
         if status == 1:  # a test that failed beside the other database's tests has to pass once more
-            status = _run([*command, "--last-failed", "--last-failed-no-failures", "none"], env, output)
+            again = [*command, "--last-failed", "--last-failed-no-failures", "none"]
+            status = _run(again, {**env, "TESTS_END": ""}, output)  # without a limit: a test that is left out passes
         output.seek(0)
         return Run(name, status, output.read())
 

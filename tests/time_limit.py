@@ -1,0 +1,34 @@
+"""The time after which a run begins no more tests, where a machine is too slow for all of them.
+
+`TESTS_END` in the environment is that time, in seconds since 1970. `.ci/run` sets it, because a job that takes longer
+than an hour is ended, and then nothing of it counts. Without the variable all tests run.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.measuring import FOLDER
+
+UNFINISHED = FOLDER / "unfinished"
+"""This file is there if a run has left out tests. Then it says nothing about the coverage of all tests."""
+
+
+def skip_if_over(end: float, unfinished: Path) -> None:
+    """Skip the current test, and note that, if the time of the run is over.
+
+    Args:
+        end: in seconds since 1970.
+        unfinished: the file that notes it.
+    """
+    if time.time() > end:
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()
+        pytest.skip("the time of this run is over")
+
+
+def end_of_run() -> float:
+    """Return when the run begins no more tests, in seconds since 1970."""
+    return float(os.environ.get("TESTS_END") or "inf")
