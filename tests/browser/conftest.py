@@ -28,9 +28,9 @@ CHROMIUM_ARGUMENTS = [
 OF_PAGES = {"DJANGO_SETTINGS_MODULE": "tests.browser.page_settings"}
 
 
-# Not wider than these tests, none of which uses a database: playwright keeps an event loop running in this thread, and
-# Django refuses database access beside one.
-@pytest.fixture(scope="package")
+# Not wider than the module: playwright keeps an event loop running in this thread, and Django refuses database access
+# beside one. A process may run tests of other packages before it ends a fixture of this one.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[playwright.Browser]:
     if CHROMIUM is None:
         pytest.fail("no Chromium on this machine: install the package chromium-headless-shell")
