@@ -13,13 +13,13 @@ SECRET_KEY = "tests"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 _folder = folder_in_memory()
-# Each checkout has a file of its own.
-_name = f"durable-streams-{crc32(bytes(Path(__file__).resolve())):08x}.sqlite3"
+# Each checkout has a file of its own, and so has each project that a test makes.
+_name = f"durable-streams-{crc32(bytes(Path.cwd())):08x}.sqlite3"
 _file = str(_folder / _name) if _folder else "tests.sqlite3"
 DATABASES: dict[str, Any] = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": _file,
+        "NAME": "tests.sqlite3",
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
