@@ -72,7 +72,7 @@ class Style:
 
     options: `{seconds}` stands for the length of the load.
     no_errors: the paths of counts that must be 0.
-    counts: what is known beforehand of its counts.
+    counts: the expected values of its counts.
     """
 
     key: str
@@ -90,6 +90,11 @@ class Style:
         problems = [f"{path} is {at(measured, path)}" for path in self.no_errors if at(measured, path)]
         problems += filter(None, (count.problem(measured) for count in self.counts))
         return problems
+
+
+def percentiles(key: str, title: str, latency: str) -> list[Figure]:
+    """Return the figures of the median and of the 99th percentile of a latency in a report."""
+    return [Figure(f"{key}-{rank}", f"{title}, {rank}", "ms", DOWN, f"{latency}.{rank}_ms") for rank in ("p50", "p99")]
 
 
 APPEND_STREAM, APPEND_BYTES = "append-bench", 256
@@ -120,10 +125,7 @@ STYLES: tuple[Style, ...] = (
         "fan-out",
         "fan-out",
         "--stream fan-out --subscribers 1000 --writer-rate 5 --payload-bytes 256 --duration-secs {seconds}",
-        [
-            Figure("fan-out-p50", "fan-out: 1,000 SSE readers, p50", "ms", DOWN, "fan_out_latency_ms.p50_ms"),
-            Figure("fan-out-p99", "fan-out: 1,000 SSE readers, p99", "ms", DOWN, "fan_out_latency_ms.p99_ms"),
-        ],
+        percentiles("fan-out", "fan-out: 1,000 SSE readers", "fan_out_latency_ms"),
         no_errors=("append_counts.other_err", "append_counts.backpressure", "subscriber_errors"),
         counts=[Count("events_received", ["events_sent", "subscribers"], MOST_EVENTS)],
     ),
@@ -153,19 +155,13 @@ STYLES: tuple[Style, ...] = (
         "reads-long-poll",
         "reads",
         f"--mode long-poll --stream reads-long-poll {LIVE_READS}",
-        [
-            Figure("reads-long-poll-p50", "reads, long-poll: 64 readers, p50", "ms", DOWN, "latency_ms.p50_ms"),
-            Figure("reads-long-poll-p99", "reads, long-poll: 64 readers, p99", "ms", DOWN, "latency_ms.p99_ms"),
-        ],
+        percentiles("reads-long-poll", "reads, long-poll: 64 readers", "latency_ms"),
     ),
     Style(
         "reads-sse",
         "reads",
         f"--mode sse --stream reads-sse {LIVE_READS}",
-        [
-            Figure("reads-sse-p50", "reads, SSE: 64 readers, p50", "ms", DOWN, "latency_ms.p50_ms"),
-            Figure("reads-sse-p99", "reads, SSE: 64 readers, p99", "ms", DOWN, "latency_ms.p99_ms"),
-        ],
+        percentiles("reads-sse", "reads, SSE: 64 readers", "latency_ms"),
     ),
     Style(
         "mixed",
@@ -194,7 +190,7 @@ def at(measured: Report, path: str) -> Any:
 
 
 def measure(style: Style, address: Address, seconds: int) -> tuple[Report, list[str]]:
-    """Run ds-bench once. Return its report, and what is wrong with it."""
+    """Run ds-bench once. Return its report and the problems in it."""
     environment = {**os.environ, "NO_PROXY": address.host, "RUST_LOG": "warn"}
     command = [os.environ["DS_BENCH"], *style.arguments(address, seconds)]
     timeout = seconds + GRACE_SECONDS
@@ -237,7 +233,7 @@ def visit(target: targets.Target, styles: Sequence[Style], number: int, seconds:
 
 
 def table(results: Results, styles: Sequence[Style]) -> str:
-    """Return the medians in Markdown, and those of this server beside Electric's."""
+    """Return the medians in Markdown, with the ratios of this server to Electric's."""
     own = [key for key in results.titles if key in report.OURS and targets.ELECTRIC in results.titles]
     header = ["", "unit", *results.titles.values(), *(f"{results.titles[key]} / Electric" for key in own)]
     body, errors = [], []

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _READS = frozenset({"GET", "HEAD"})
 
 _PARAMETERS_WITH_TOKENS = ("token", "access_token")
-"""Those of signed URLs and of bearer tokens."""
+"""The parameters of signed URLs and of bearer tokens."""
 
 _SHOWS_ALL = frozenset({"query", "headers", "visible_headers", "scope", "http_request"})
 """Attributes in which a permission may have read a token."""

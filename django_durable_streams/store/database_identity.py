@@ -35,18 +35,17 @@ class LocatedIdentity(NamedTuple):
     """When the server was started, if it tells. Copies of all files have other ones."""
 
 
-def renew_identity(using: str) -> str:
-    """Give a database another identity, and return it. For a copy: it has that of its original.
+def renew_identity(using: str) -> None:
+    """Give a database another identity. A copy has the identity of its original.
 
     Processes that run keep the identity that they have read. Uses this thread's connection.
 
     Raises:
         django.db.Error: the database does not answer, or is not migrated.
     """
-    row, _ = DatabaseIdentity.objects.using(using).update_or_create(
+    DatabaseIdentity.objects.using(using).update_or_create(
         id=DatabaseIdentity.THE_ONE, defaults={"value": new_identity()}
     )
-    return row.value
 
 
 def located_identity(using: str) -> LocatedIdentity:

@@ -1,7 +1,6 @@
 """Random programs under faults: SIMULATION_SEEDS of them, or SIMULATION_SEED alone with its whole history."""
 
 import os
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -37,11 +36,8 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def digest(output: str) -> list[str]:
-    """Return the history and what the run came to, without the line that says how long it took.
-
-    Django names a savepoint by the thread, whose number is an address in memory.
-    """
-    return re.sub(r'"s\d+_x', '"s_x', output).splitlines()[:-1]
+    """Return the history and what the run came to, without the line that says how long it took."""
+    return output.splitlines()[:-1]
 
 
 @pytest.mark.skipif("SIMULATION_SEED" in os.environ, reason="one seed is asked for")
@@ -60,8 +56,8 @@ def test_one_seed() -> None:
 
 
 def test_a_seed_is_the_same_run_each_time() -> None:
-    first, second = (simulate("--seeds", "7:10", "--trace", "--keep-going") for _ in range(2))
-    alone = simulate("--seed", "9", "--trace")
+    first, second = (simulate("--seeds", "2:5", "--trace", "--keep-going") for _ in range(2))
+    alone = simulate("--seed", "4", "--trace")
     assert digest(first.stdout) == digest(second.stdout)
     assert digest(alone.stdout) == digest(first.stdout)[-len(digest(alone.stdout)) :]
 
