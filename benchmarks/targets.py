@@ -90,6 +90,9 @@ class Running(Target):
 class Process(Target):
     """A server process that this run starts, on a free port, with a fresh directory for its data."""
 
+    root = ROOT
+    """The directory that the server is started in."""
+
     def __init__(self, key: str, title: str) -> None:
         super().__init__(key, title)
         self._process: subprocess.Popen[bytes] | None = None
@@ -120,7 +123,7 @@ class Process(Target):
             with log.open("wb") as output:
                 self._process = subprocess.Popen(
                     self.command(port, self._directory),
-                    cwd=ROOT,
+                    cwd=self.root,
                     env=self.environment(self._directory),
                     stdout=output,
                     stderr=output,
@@ -223,7 +226,14 @@ class Electric(Process):
 
 
 class Ours(Process):
-    """The example project on an empty SQLite file, migrated."""
+    """The example project on an empty SQLite file, migrated.
+
+    root: the checkout whose example project and package are used.
+    """
+
+    def __init__(self, key: str, title: str, root: Path = ROOT) -> None:
+        super().__init__(key, title)
+        self.root = root
 
     def database_url(self, directory: Path) -> str:
         return f"sqlite:///{directory / 'bench.sqlite3'}"
@@ -237,7 +247,7 @@ class Ours(Process):
             **os.environ,
             "DATABASE_URL": self.database_url(directory),
             "DJANGO_SETTINGS_MODULE": "config.settings",
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "example_project"), str(ROOT)]),
+            "PYTHONPATH": os.pathsep.join([str(self.root / "example_project"), str(self.root)]),
         }
         for name in OWN_VARIABLES:
             environment.pop(name, None)
@@ -246,7 +256,7 @@ class Ours(Process):
     def prepare(self, directory: Path) -> None:
         migrated = subprocess.run(
             [sys.executable, "-m", "django", "migrate", "--verbosity", "0"],
-            cwd=ROOT,
+            cwd=self.root,
             env=self.environment(directory),
             capture_output=True,
             text=True,
@@ -257,7 +267,7 @@ class Ours(Process):
             raise TargetError(f"migrate: {migrated.stderr.strip()[-LOG_TAIL:]}")
 
     def command(self, port: int, directory: Path) -> list[str]:
-        return uvicorn(port, ROOT / "example_project", "config.asgi:application")
+        return uvicorn(port, self.root / "example_project", "config.asgi:application")
 
 
 class OursOnPostgres(Ours):

@@ -41,6 +41,10 @@ class Backlog:
         if self.tasks + tasks >= self._max_tasks or (waiting_bytes and waiting_bytes + size > self._max_bytes):
             raise ServiceUnavailable("Too many requests are waiting. Try again.")
 
+    def room(self) -> tuple[int, int]:
+        """Return how many more tasks and bytes may wait. Meanwhile other threads may take of it, or give back."""
+        return self._max_tasks - self.tasks, self._max_bytes - self.bytes
+
     def add(self, tasks: int, size: int) -> None:
         """Count tasks that wait from now on. `size` is their data in bytes, in total."""
         with self._lock:

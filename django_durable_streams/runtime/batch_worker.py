@@ -62,13 +62,17 @@ class WorkerEnded(ServiceUnavailable):
 
 
 class PendingBatch(Generic[T]):
-    """The tasks that one event loop submits together, and the callbacks for their results."""
+    """The tasks that one event loop submits together, and the callbacks for their results.
 
-    __slots__ = ("callbacks", "loop", "size", "spans", "tasks", "thread")
+    room: how many tasks and bytes may be queued before the backlog is asked again.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
+    __slots__ = ("callbacks", "loop", "room", "size", "spans", "tasks", "thread")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, thread: int, room: tuple[int, int] = (0, 0)) -> None:
         self.loop = loop
         self.thread = thread
+        self.room = room
         self.tasks: list[T] = []
         self.callbacks: list[ResultCallback] = []
         self.spans: list[object] | None = None  # of the requests, if they are traced
@@ -140,10 +144,12 @@ class BatchWorker(Generic[T]):
         batch = self._open.get(thread)
         if batch is None or not batch.loop.is_running():
             self._backlog.check(0, 0, size)
-            batch = self._open[thread] = PendingBatch(asyncio.get_running_loop(), thread)
+            batch = self._open[thread] = PendingBatch(asyncio.get_running_loop(), thread, self._backlog.room())
             batch.loop.call_soon(self._dispatch, batch)
         else:
-            self._backlog.check(len(batch.tasks), batch.size, size)
+            max_tasks, max_bytes = batch.room
+            if len(batch.tasks) >= max_tasks or batch.size + size > max_bytes:
+                self._backlog.check(len(batch.tasks), batch.size, size)
         if span is not None:
             batch.spans = [*(batch.spans or ()), span]
         batch.tasks.append(task)

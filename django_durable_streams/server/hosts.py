@@ -5,6 +5,7 @@ The invariant: a result depends on its arguments and on the settings, so it is c
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -63,6 +64,10 @@ def outer_path(root_path: str | None, path: str) -> str:
     return name + below(name, path) if name else path
 
 
+_PLAIN = f"{string.ascii_letters}{string.digits}_.-~/"
+"""Characters that stand for themselves in the path of a URL."""
+
+
 def absolute_url(scheme: str, path: str, headers: Mapping[bytes, bytes]) -> bytes:
     """Return the absolute URL of a request's path, which is percent-decoded."""
     proxy = _scheme_header()
@@ -70,7 +75,8 @@ def absolute_url(scheme: str, path: str, headers: Mapping[bytes, bytes]) -> byte
     if proxy is not None and proxy[0] in headers:
         secure = headers[proxy[0]].decode("latin-1").split(",")[0].strip() == proxy[1]
     origin = _origin(scheme, secure, headers.get(b"host"), headers.get(b"x-forwarded-host"))
-    return origin + quote(path).encode("ascii")
+    # Most paths have no character to quote.
+    return origin + (quote(path) if path.strip(_PLAIN) else path).encode("ascii")
 
 
 @lru_cache(maxsize=1)

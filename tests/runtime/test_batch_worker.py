@@ -67,6 +67,28 @@ async def test_a_pending_batch_waits_for_a_limited_number_of_turns(worker: Recor
     assert await sizes_of(worker, *[COLLECT_FROM_TASKS] * 2 * (MAX_EXTRA_TURNS + 1)) == [whole, whole]
 
 
+async def test_a_pending_batch_ends_at_the_limit_of_tasks(worker: Recorded) -> None:
+    worker._backlog = Backlog(max_tasks=5, max_bytes=1000)
+    replies = [worker.submit(number) for number in range(5)]
+    for _ in range(2):
+        with pytest.raises(ServiceUnavailable):
+            worker.submit(5)
+    assert await asyncio.gather(*replies) == [0, 2, 4, 6, 8]
+    assert await worker.submit(5) == 10
+
+
+async def test_a_pending_batch_ends_at_the_limit_of_bytes(worker: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "carries_data", True)
+    monkeypatch.setattr(worker, "_size_of", int)
+    worker._backlog = Backlog(max_tasks=100, max_bytes=10)
+    replies = [worker.submit(size) for size in (4, 6, 0)]
+    with pytest.raises(ServiceUnavailable):
+        worker.submit(1)
+    worker._backlog.remove(0, 1)  # another thread's tasks are done
+    replies.append(worker.submit(1))
+    assert await asyncio.gather(*replies) == [8, 12, 0, 2]
+
+
 async def test_results_are_prepared_for_all_tasks_at_work_or_for_none(worker: Recorded) -> None:
     prepared: list[tuple[int, object]] = []
 

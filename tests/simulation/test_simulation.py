@@ -11,7 +11,7 @@ import pytest
 from .mutations import MUTATIONS
 
 ROOT = Path(__file__).parents[2]
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1000" if os.environ.get("STRESS") else "50"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1000" if os.environ.get("STRESS") else "100"))
 PART = 25
 """Seeds that one process runs, after which it makes room for the next."""
 

@@ -29,13 +29,13 @@ from ..coroutines import end_wait, resume
 from ..dispatch import needs_task, refuse, respond, start_request
 from ..event_stream import send_events
 from ..hosts import check_host
-from . import request_heads
 from .access_log import log_request
 from .chunked import ChunkedOutlet
 from .downloads import DownloadConnection
 from .handed_over import Reason
 from .mount import Mount, Place
 from .request import FastPathRequest
+from .request_heads import END, MAX_BYTES, MAX_CACHED_BYTES, Head, parse, parse_once
 from .response_heads import encode_head
 
 MAX_JOINED_BYTES = 256 * 1024
@@ -81,14 +81,13 @@ class FastPathConnection(DownloadConnection):
         super().data_received(data)
 
     def _take_request(self, data: bytes) -> None:
-        end = data.find(request_heads.END, 0, request_heads.MAX_BYTES)
+        end = data.find(END, 0, MAX_BYTES)
         if end <= 0:
-            is_large = len(data) >= request_heads.MAX_BYTES
+            is_large = len(data) >= MAX_BYTES
             self._hand_over(data, Reason.LARGE_HEAD if is_large else Reason.HEAD_IN_PARTS)
             return
         is_new = data.startswith(b"PUT ")
-        is_cached = end <= request_heads.MAX_CACHED_BYTES and not is_new
-        head = request_heads.parse(data[:end]) if is_cached else request_heads.parse_once(data[:end])
+        head = parse_once(data[:end]) if is_new or end > MAX_CACHED_BYTES else parse(data[:end])
         if isinstance(head, Reason):
             self._hand_over(data, head)
             return
@@ -96,7 +95,7 @@ class FastPathConnection(DownloadConnection):
         if place is None:
             self._hand_over(data, Reason.OTHER_PATH)
             return
-        body = data[end + len(request_heads.END) :]
+        body = data[end + len(END) :]
         missing = head.content_length - len(body)
         if head.content_length or self.limit_concurrency is not None:  # not with every read
             reason = self._reason_against(head, missing)
@@ -113,7 +112,7 @@ class FastPathConnection(DownloadConnection):
             body = body[:missing]
         self._answer(head, place, body)
 
-    def _reason_against(self, head: request_heads.Head, missing: int) -> Reason | None:
+    def _reason_against(self, head: Head, missing: int) -> Reason | None:
         """Return the reason why a request for a stream is not answered here, or None.
 
         Args:
@@ -126,7 +125,7 @@ class FastPathConnection(DownloadConnection):
             return Reason.CONCURRENCY  # uvicorn refuses it
         return None
 
-    def _answer(self, head: request_heads.Head, place: Place, body: bytes | None) -> None:
+    def _answer(self, head: Head, place: Place, body: bytes | None) -> None:
         """Answer a request. If its body has not arrived, it is read once the request is allowed."""
         self._is_answering = True
         if head.closes:
@@ -190,7 +189,7 @@ class FastPathConnection(DownloadConnection):
 
     def write(self, request: FastPathRequest, response: Response) -> None:
         """Send the response to the current request."""
-        if self._unread > SMALL_BYTES or (self._unread and response.status == RequestTimeout.status):
+        if self._unread and (self._unread > SMALL_BYTES or response.status == RequestTimeout.status):
             self._is_ending = True
         default_headers = self.server_state.default_headers
         large = b""
