@@ -107,13 +107,19 @@ class DurableStreams:
         route = scope.get("url_route")
         if route is not None and STREAM_PATH in route["kwargs"]:
             return str(route["kwargs"][STREAM_PATH])
-        path: str = scope["path"]
-        name = script_name(scope.get("root_path"))
+        return self.path_below(scope.get("root_path"), scope["path"])
+
+    def path_below(self, root_path: str | None, path: str) -> str | None:
+        """Return what `stream_path` returns for a request that no router has passed on.
+
+        Args:
+            root_path, path: those of the server, percent-decoded.
+        """
+        name = script_name(root_path)
         if name:
             path = below(name, path)
-        if self.prefix is not None and path.startswith(self.prefix):
-            return path[len(self.prefix) :]
-        return None
+        prefix = self.prefix
+        return path[len(prefix) :] if prefix is not None and path.startswith(prefix) else None
 
 
 class _AsgiRequest(Request):

@@ -45,6 +45,9 @@ class StreamApplication(Protocol):
     def stream_path(self, scope: Scope) -> str | None:
         """Return the path of the stream that a request is for, or None if it is for no stream."""
 
+    def path_below(self, root_path: str | None, path: str) -> str | None:
+        """Return the same for a request that no router has passed on."""
+
 
 class Place(NamedTuple):
     """A stream as routing has found it."""
@@ -106,27 +109,27 @@ class Mount:
         return apply(self._forwarding, client, scheme, forwarded_for, proto)
 
     def _find(self, path: str) -> Place | None:
-        full_path = self.root_path + path
-        scope: Scope = {"type": "http", "root_path": self.root_path, "path": full_path}
+        root_path = self.root_path
+        full_path = root_path + path
         if self._streams is not None:
-            application, inner_scope, routed = self._streams, scope, NOT_ROUTED
+            stream_path, routed = self._streams.path_below(root_path, full_path), NOT_ROUTED
         else:
+            scope: Scope = {"type": "http", "root_path": root_path, "path": full_path}
             called = _call(self._copy, scope)
             if called is None:
                 return None
             application, inner_scope = called
             routed = {key: value for key, value in inner_scope.items() if key not in scope}
-        stream_path = application.stream_path(inner_scope)
-        if stream_path is None:
-            return None
-        return Place(stream_path, outer_path(self.root_path, full_path), routed)
+            stream_path = application.stream_path(inner_scope)
+        return None if stream_path is None else Place(stream_path, outer_path(root_path, full_path), routed)
 
     def _is_ours(self, application: object) -> TypeGuard[StreamApplication]:
         kind = self._kind
         if not isinstance(application, kind):
             return False
         own = type(application)
-        return own.__call__ is kind.__call__ and own.stream_path is kind.stream_path
+        # A subclass may find streams in its own way.
+        return all(getattr(own, name) is getattr(kind, name) for name in ("__call__", "stream_path", "path_below"))
 
     def _copied(self, application: Any) -> Application:
         """Return a copy of an application. Where it would call streams, or something else, it raises `_Called`."""
