@@ -6,7 +6,8 @@ does not answer keeps a turn until the time is over, so receivers share the turn
 - A receiver gets a turn while it has less than an eighth of those that are free. Alone it has a ninth of all, or an
   eighth while it is slow. Twenty receivers that take all they get leave a tenth. So a receiver that needs one finds
   one, and has it at once.
-- Subscriptions whose last wake has failed have a limit of their own, and a quarter of each step for certain.
+- Subscriptions whose last wake has failed have a limit of their own, and a quarter of each step for certain. They have
+  no more beside others, and half of a step at most: a step is one transaction, and what comes next waits for its end.
 
 Knows neither the rules of wakes nor how they are delivered.
 """
@@ -26,7 +27,10 @@ RECEIVERS_SHARE = 8
 """A receiver may have one of so many free turns."""
 
 RETRIES_SHARE = 4
-"""One turn of so many is for subscriptions whose last wake has failed, however many others are due."""
+"""One turn of so many in a step is for subscriptions whose last wake has failed, if others are due."""
+
+RETRIES_ALONE_SHARE = 2
+"""The same if no others are due."""
 
 
 class Turns(NamedTuple):
@@ -56,7 +60,7 @@ def choose(due: QuerySet[Subscription], turns: Turns, limit: int, using: str) ->
     saturated = [receiver for receiver, number in in_flight.items() if not _may_have_another(number, turns.free)]
     query = locked(due.exclude(receiver__in=[*saturated, *turns.without]).order_by("due_at"), using, skip=True)
     first = list(query.filter(failures=0)[:limit])
-    retries = max(-(-limit // RETRIES_SHARE), limit - len(first))
+    retries = -(-limit // (RETRIES_SHARE if first else RETRIES_ALONE_SHARE))
     if turns.retries is not None:
         retries = min(retries, turns.retries)
     later = list(query.filter(failures__gt=0)[:retries])

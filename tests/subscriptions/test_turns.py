@@ -80,12 +80,20 @@ def test_failed_ones_have_turns_however_many_others_are_due() -> None:
     assert sorted(begun(Turns(8, 8))) == ["busy:443"] * 6 + ["failed:443"] * 2
 
 
-def test_failed_ones_leave_the_other_turns_to_others() -> None:
+def test_failed_ones_hold_up_few_others_that_are_due() -> None:
     make_due("failed", "failed:443", 20, failures=4)
     make_due("busy", "busy:443", 3)
     pend()
-    assert sorted(begun(Turns(8, 4))) == ["busy:443"] * 3 + ["failed:443"] * 4
+    assert sorted(begun(Turns(8, 4))) == ["busy:443"] * 3 + ["failed:443"] * 2
+    assert begun(Turns(8, 4)) == ["failed:443"] * 4
+    assert begun(Turns(8, 3)) == ["failed:443"] * 3
     assert begun(Turns(8, 0)) == []
+
+
+def test_a_step_of_failed_ones_is_short() -> None:
+    make_due("failed", "failed:443", 20, failures=4)
+    pend()
+    assert len(begun(Turns(100, 100))) == due.WAKES_PER_STEP // 2
 
 
 @pytest.mark.parametrize(
