@@ -116,7 +116,8 @@ class AccessRequest:
         Raises:
             InvalidParameter: the parameter occurs twice, or the query is not UTF-8 (400).
         """
-        self._note(name)
+        if name in _CARRIERS:
+            self._asked |= {name}
         return self._request.parameter(name)
 
     @cached_property
@@ -131,7 +132,8 @@ class AccessRequest:
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of a visible header as bytes, by its name in lower case, or None."""
-        self._note(name)
+        if name in _CARRIERS:
+            self._asked |= {name}
         value = self._request.headers.get(name)
         return value if value is not None and self._is_visible(name, value) else None
 
@@ -240,10 +242,6 @@ class AccessRequest:
             if comes_from_browser(self._request.headers)
             else CredentialVisibility.NO_COOKIES
         )
-
-    def _note(self, name: str | bytes) -> None:
-        if name in _CARRIERS:
-            self._asked |= {name}
 
     def ignore_credentials(self) -> None:
         """Record that the request has credentials that do not count, because it may be forged."""
