@@ -109,9 +109,9 @@ class _Pace:
 
     def position_of(self, subscription: Subscription) -> _Position:
         """Return how far the links of a subscription are."""
-        known, linked_through = self.positions.get(subscription.pk), subscription.linked_through
-        if known is not None and known.linked_through == linked_through:
-            return known
+        position, linked_through = self.positions.get(subscription.pk), subscription.linked_through
+        if position is not None and position.linked_through == linked_through:
+            return position
         return _Position(linked_through, None, linked_through or 0, ())
 
     def set_position(self, subscription_id: int, position: _Position) -> None:

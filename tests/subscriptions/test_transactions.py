@@ -250,9 +250,9 @@ def change_and_change_back(key: int) -> None:
         with rules.changing_link_rules(USING):
             Subscription.objects.unguarded().filter(pk=key).update(pattern=pattern, linked_through=0)
             SubscriptionLink.objects.unguarded().update(is_glob=False)
-    known, backfill._paces = backfill._paces, {}
+    paces, backfill._paces = backfill._paces, {}
     link_portions(key, 1)
-    backfill._paces = known
+    backfill._paces = paces
 
 
 def test_another_process_goes_on_before_the_streams_that_this_one_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
