@@ -20,7 +20,7 @@ from tests.emptying import quick_emptying
 from tests.examples import enough
 from tests.referring import Make, referring_models
 from tests.spreading import spread
-from tests.time_limit import UNFINISHED, end_of_run, skip_if_over
+from tests.time_limit import UNFINISHED, end_of_run, fail_if_nothing_passed, skip_if_over
 
 settings.register_profile(
     "tests", deadline=None, max_examples=enough(100), suppress_health_check=[HealthCheck.too_slow]
@@ -53,6 +53,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Begin no test when the time of the run is over."""
     skip_if_over(end_of_run(), UNFINISHED)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail if the time was over before the first test."""
+    fail_if_nothing_passed(session, end_of_run())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -29,6 +29,22 @@ def skip_if_over(end: float, unfinished: Path) -> None:
         pytest.skip("the time of this run is over")
 
 
+def fail_if_nothing_passed(session: pytest.Session, end: float) -> None:
+    """Let a run fail whose time was over before any of its tests has passed: it has checked nothing.
+
+    Args:
+        session: of the run. Processes of pytest-xdist have no report of their own, and are left alone.
+        end: in seconds since 1970.
+    """
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    is_worker = hasattr(session.config, "workerinput")
+    if reporter is None or is_worker or time.time() <= end or reporter.stats.get("passed"):
+        return
+    if session.exitstatus == pytest.ExitCode.OK and session.testscollected:
+        reporter.write_line("The time of this run was over before its first test.", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def end_of_run() -> float:
     """Return when the run begins no more tests, in seconds since 1970."""
     return float(os.environ.get("TESTS_END") or "inf")

@@ -39,6 +39,12 @@ _READS = frozenset({"GET", "HEAD"})
 _PARAMETERS_WITH_TOKENS = ("token", "access_token")
 """The parameters of signed URLs and of bearer tokens."""
 
+_CARRIERS = frozenset[str | bytes]({*_PARAMETERS_WITH_TOKENS, headers.AUTHORIZATION})
+"""The parameters and the header that may carry a token."""
+
+_BASIC = b"basic "
+"""The scheme, in lower case, of a name and a password. Often they are for a proxy."""
+
 _SHOWS_ALL = frozenset({"query", "headers", "visible_headers", "scope", "http_request"})
 """Attributes in which a permission may have read a token."""
 
@@ -63,7 +69,8 @@ class AccessRequest:
     """
 
     _reasons: tuple[str, ...] = ()
-    _asked: tuple[str | bytes, ...] = ()
+    _asked: frozenset[str | bytes] = frozenset()
+    """Which of `_CARRIERS` permissions have asked for."""
     _was_copied = False
 
     def __init__(self, request: Request, credential_headers: frozenset[bytes] = NO_HEADERS) -> None:
@@ -109,7 +116,8 @@ class AccessRequest:
         Raises:
             InvalidParameter: the parameter occurs twice, or the query is not UTF-8 (400).
         """
-        self._asked += (name,)
+        if name in _CARRIERS:
+            self._asked |= {name}
         return self._request.parameter(name)
 
     @cached_property
@@ -124,7 +132,8 @@ class AccessRequest:
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of a visible header as bytes, by its name in lower case, or None."""
-        self._asked += (name,)
+        if name in _CARRIERS:
+            self._asked |= {name}
         value = self._request.headers.get(name)
         return value if value is not None and self._is_visible(name, value) else None
 
@@ -215,11 +224,13 @@ class AccessRequest:
             sent = [name for name in _PARAMETERS_WITH_TOKENS if name in self._request.parsed_query().values]
         except DurableStreamsError:
             return ""
-        carriers: set[str | bytes] = {*sent, *({headers.AUTHORIZATION} & self._request.headers.keys())}
+        carriers: set[str | bytes] = {*sent}
+        if not self._request.headers.get(headers.AUTHORIZATION, _BASIC).lower().startswith(_BASIC):
+            carriers.add(headers.AUTHORIZATION)
         if not carriers or not carriers.isdisjoint(self._asked):
             return ""
         carrier = "The URL" if sent else "The header Authorization"
-        return f"{carrier} has a token, and no class of PERMISSION_CLASSES reads it."
+        return f"{carrier} has a token, and no class of PERMISSION_CLASSES reads it for this action."
 
     @cached_property
     def visibility(self) -> CredentialVisibility:

@@ -38,7 +38,7 @@ class LocatedIdentity(NamedTuple):
 def renew_identity(using: str) -> None:
     """Give a database another identity. A copy has the identity of its original.
 
-    Processes that run keep the identity that they have read. Uses this thread's connection.
+    Processes that run read it again now and then (`engine.wakeup.signing`). Uses this thread's connection.
 
     Raises:
         django.db.Error: the database does not answer, or is not migrated.

@@ -5,9 +5,12 @@ name of a file. So the database answers, not the settings.
 
 - PostgreSQL: the system identifier of the cluster, the number of the database, and that of a table, because one
   database may have copies of a schema. A promoted standby has the same three.
-- MariaDB and MySQL: the server, and the name of the database. A promoted replica is another server.
+- MariaDB and MySQL: the server, and the name of the database. A promoted replica is another server. So are the nodes of
+  a cluster: one may not have yet what a message of another one tells.
 - SQLite: the running system, the device, and the file on it. All processes of a file in WAL mode share a system.
-  Containers of a host do, too. A database in memory belongs to one process.
+  Containers of a host do, too, unless they hide it. A database in memory belongs to one process.
+
+Where processes of one database get different texts, they only poll. So a text differs rather than not.
 
 A copy of all files of a PostgreSQL or MySQL server may have the same location. The start of the server tells copies of
 PostgreSQL apart. It changes with each restart, of which a process behind a pooler does not learn at once.
@@ -26,7 +29,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..models.identity import DatabaseIdentity
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-"""Of Linux. It differs between machines that were made from one image, and is the same in all containers of a host."""
+"""Of Linux. It differs between machines that were made from one image. Containers of Docker, Podman and Kubernetes have
+that of their host. LXC and systemd-nspawn give each container one of its own. systemd's `ProcSubset=pid` hides it."""
 
 _MEMORY = secrets.token_hex(8)
 
@@ -93,10 +97,11 @@ def _mysql(connection: BaseDatabaseWrapper) -> str:
 
 def _sqlite(connection: BaseDatabaseWrapper) -> str:
     with connection.cursor() as cursor:
-        cursor.execute("PRAGMA database_list")
-        (file,) = [file for _, name, file in cursor.fetchall() if name == "main"]
+        # As bytes: the name of a file need not be text.
+        cursor.execute("SELECT CAST(file AS BLOB) FROM pragma_database_list WHERE name = 'main'")
+        (file,) = cursor.fetchone()
     try:
-        status = os.stat(file)
+        status = os.stat(bytes(file))
     except OSError:  # it has no file
         return f"memory {_MEMORY} {os.getpid()}"
     return f"{_boot()} {status.st_dev} {status.st_ino}"

@@ -6,7 +6,9 @@ so each stream is linked exactly once: whichever comes second finds the link.
 
 Appends wait for a portion, because it locks the rows of its streams, and all of SQLite. So it is as small as the time
 of the last one asks for, compares paths before it locks anything, and skips rows that another transaction holds. The
-next portion begins with the first of them.
+next portions try these again, and go on behind them: a long transaction on one stream delays the links of no other one.
+`linked_through` stays before the first of them, so nothing is missed if the process is killed.
+
 A process links one portion at a time, and then rests for as much time as the portion took of the processor. Without it,
 the request that creates a subscription and the delivery would link side by side, and leave appends no time.
 """
@@ -23,7 +25,7 @@ from typing import NamedTuple
 from django.db import Error, connections
 from django.db.models import QuerySet
 
-from ..models import Stream, Subscription, SubscriptionLink
+from ..models import DatabaseIdentity, Stream, Subscription, SubscriptionLink
 from ..protocol.globs import glob
 from ..runtime.connection import copy_log
 from ..runtime.database_errors import FailureKind, diagnose
@@ -48,6 +50,12 @@ MAX_REST_SECONDS = 0.5
 HELD_UP_PAUSE = 0.05
 """Time for another transaction to release a row, or for another thread to link its portion, in seconds."""
 
+MAX_SKIPPED = 100
+"""Streams that the portions of a subscription may have skipped. No portion goes on behind more of them."""
+
+MAX_POSITIONS = 1000
+"""Subscriptions of which a process remembers the skipped streams."""
+
 WAIT_AFTER = 5
 """A portion that has found the row of its subscription held so many times waits for it. The workers of a busy consumer
 hold it one after the other, without a gap."""
@@ -61,7 +69,7 @@ class Progress(NamedTuple):
 
     is_done: bool
     is_held_up: bool
-    """Whether another transaction holds the row of the next stream, or another process links this subscription."""
+    """Whether other transactions hold all rows that are left, or another process links this subscription."""
     pause: float = 0.0
     """Seconds until the next portion."""
 
@@ -73,6 +81,20 @@ def _copy_log(using: str) -> None:
         copy_log(using)
 
 
+class _Position(NamedTuple):
+    """How far the links of a subscription are, as this process knows."""
+
+    linked_through: int | None
+    """That of the database. With another one the position no longer holds: another process links, too."""
+    rules_version: int | None
+    """Of the link rules. With another one the position no longer holds: the pattern may have been changed, and changed
+    back."""
+    compared_through: int
+    """The id up to which streams were compared with the pattern."""
+    skipped: tuple[int, ...]
+    """The ids of matching streams up to there that are not linked, because other transactions hold them."""
+
+
 class _Pace:
     """How many streams this process may link in one transaction of a database, and when the next time."""
 
@@ -82,6 +104,23 @@ class _Pace:
         self.streams = MIN_STREAMS
         self.held_up: Counter[int] = Counter()
         """How many portions have found the row of their subscription held, by its key."""
+        self.positions: dict[int, _Position] = {}
+        """Of the subscriptions with skipped streams, by their keys."""
+
+    def position_of(self, subscription: Subscription) -> _Position:
+        """Return how far the links of a subscription are."""
+        position, linked_through = self.positions.get(subscription.pk), subscription.linked_through
+        if position is not None and position.linked_through == linked_through:
+            return position
+        return _Position(linked_through, None, linked_through or 0, ())
+
+    def set_position(self, subscription_id: int, position: _Position) -> None:
+        """Remember how far the links of a subscription are, unless the database says it."""
+        self.positions.pop(subscription_id, None)
+        if position.skipped:
+            self.positions[subscription_id] = position
+        while len(self.positions) > MAX_POSITIONS:  # other processes have linked the oldest ones
+            del self.positions[next(iter(self.positions))]
 
     def adapt(self, seconds: float) -> None:
         """Adapt the number of streams to the time that a transaction with so many streams has taken."""
@@ -136,7 +175,9 @@ def _link_next(subscription_id: int, using: str, pace: _Pace) -> Progress:
     if seen is None:
         return Progress(is_done=True, is_held_up=False)
     limit = pace.streams
-    matching, scanned_through = _next_matching(seen, using, limit)
+    position = pace.position_of(seen)
+    matching, scanned_through = _next_matching(seen.pattern, position.compared_through, using, limit)
+    matching = {**_paths_of(position.skipped, using), **matching}
     waits = pace.held_up[subscription_id] >= WAIT_AFTER
     held_up = 0 if waits else pace.held_up[subscription_id] + 1
     del pace.held_up[subscription_id]
@@ -146,16 +187,24 @@ def _link_next(subscription_id: int, using: str, pace: _Pace) -> Progress:
         if subscription is None:
             pace.held_up[subscription_id] = held_up
             return Progress(is_done=False, is_held_up=True)
-        if (subscription.pattern, subscription.linked_through) != (seen.pattern, seen.linked_through):
+        version = _rules_version(using)  # whoever changes the pattern has to lock the subscription, too
+        if (subscription.pattern, subscription.linked_through) != (seen.pattern, seen.linked_through) or (
+            position.rules_version not in (None, version)
+        ):
+            pace.positions.pop(subscription_id, None)
             return Progress(is_done=False, is_held_up=False)  # another process has linked a portion meanwhile
         linked = _link(subscription, matching, using)
         held = [stream_id for stream_id in matching if stream_id not in linked]
         is_done = scanned_through is None and not held
         through = held[0] - 1 if held else scanned_through
         change(subscription, using, linked_through=None if is_done else through)
-    if len(linked) == limit:
+    if len(linked) >= limit:
         pace.adapt(time.monotonic() - began)
-    return Progress(is_done, bool(held))
+    compared_through = position.compared_through if scanned_through is None else scanned_through
+    if len(held) > MAX_SKIPPED:
+        compared_through = held[MAX_SKIPPED] - 1
+    pace.set_position(subscription_id, _Position(through, version, compared_through, tuple(held[:MAX_SKIPPED])))
+    return Progress(is_done, bool(held) and compared_through <= position.compared_through)
 
 
 def _locked_subscription(query: QuerySet[Subscription], using: str, *, waits: bool) -> Subscription | None:
@@ -169,14 +218,31 @@ def _locked_subscription(query: QuerySet[Subscription], using: str, *, waits: bo
         return locked(query, using).first()
 
 
-def _next_matching(subscription: Subscription, using: str, limit: int) -> tuple[dict[int, str], int | None]:
+def _rules_version(using: str) -> int | None:
+    """Return the version of the rules by which new streams are linked. Each change of a pattern makes another one."""
+    rows = DatabaseIdentity.objects.using(using).filter(id=DatabaseIdentity.THE_ONE)
+    return rows.values_list("link_rules_version", flat=True).first()
+
+
+def _paths_of(stream_ids: Collection[int], using: str) -> dict[int, str]:
+    """Return the paths of those of some streams that are still there, by their ids, in this order."""
+    if not stream_ids:
+        return {}
+    present = Stream.objects.using(using).filter(pk__in=stream_ids, path__isnull=False, deleted_at__isnull=True)
+    return {stream_id: path for stream_id, path in present.order_by("id").values_list("id", "path") if path is not None}
+
+
+def _next_matching(text: str, after: int, using: str, limit: int) -> tuple[dict[int, str], int | None]:
     """Return the paths of the next matching streams by their ids, and the id up to which was compared. None: all were.
 
     Args:
+        text: the pattern.
+        after: the id up to which streams were compared before.
+        using: alias of the database.
         limit: number of streams to return at most.
     """
-    pattern = glob(subscription.pattern)
-    rest = Stream.objects.using(using).filter(id__gt=subscription.linked_through).order_by("id")
+    pattern = glob(text)
+    rest = Stream.objects.using(using).filter(id__gt=after).order_by("id")
     first = rest.values_list("id", flat=True).first()
     if first is None:
         return {}, None

@@ -21,7 +21,7 @@ from django_durable_streams.access.users import User
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import Permission, sign
 from tests.access.operations import send
-from tests.access.test_bearer_tokens import BEARER, token
+from tests.access.test_bearer_tokens import BEARER, asked, token
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
 
@@ -109,6 +109,13 @@ async def test_the_log_names_the_fault_of_a_bearer_token(client: AsgiClient, cap
 OWNED = {"CLASS": f"{PACKAGE}.Owner", "OWNER": "users/{user.pk}/**"}
 
 
+class Readers(Permission):
+    """Reads a token, but decides only on reads."""
+
+    def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
+        return request.parameter("token") == "secret"
+
+
 class Curious(Permission):
     """Looks at everything that a request has."""
 
@@ -122,6 +129,7 @@ class Curious(Permission):
         ([OWNED], "token=x", "", "The URL"),
         ([OWNED, f"{PACKAGE}.ModelPermissions"], "access_token=x", "", "The URL"),
         ([OWNED], "", "Bearer x", "The header Authorization"),
+        ([OWNED], "", "Basic dXNlcjpwYXNzd29yZA==", ""),
         ([BEARER], "token=x", "", "The URL"),
         ([f"{PACKAGE}.SignedURLs"], "access_token=x", "", "The URL"),
         ([OWNED], "", "", ""),
@@ -137,9 +145,27 @@ async def test_a_token_that_no_class_reads_is_named(
 ) -> None:
     with override_streams(PERMISSION_CLASSES=classes):
         line, body = await refused(client, caplog, query, **({"authorization": authorization} if authorization else {}))
-    sentence = "has a token, and no class of PERMISSION_CLASSES reads it."
+    sentence = "has a token, and no class of PERMISSION_CLASSES reads it for this action."
     assert (f"{carrier} {sentence}" in line) if carrier else (sentence not in line)
     assert b"PERMISSION_CLASSES" not in body
+
+
+@override_streams(PERMISSION_CLASSES=f"{__name__}.Readers")
+async def test_a_class_that_reads_the_token_for_other_actions_is_not_denied(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await send(client, "delete", "token=secret", {})).status == 403
+    assert "has a token, and no class of PERMISSION_CLASSES reads it for this action." in caplog.text
+
+
+def test_a_request_that_is_asked_very_often_keeps_no_more() -> None:
+    request = asked(b"token=x", (b"authorization", b"Bearer x"))
+    for number in range(1000):
+        assert request.header(b"authorization") == b"Bearer x"
+        assert request.parameter("token") == "x"
+        assert request.parameter(f"other-{number}") is None
+    assert len(request._asked) == 2
+    assert request.unread_token == ""
 
 
 @override_streams(PERMISSION_CLASSES=OWNED)

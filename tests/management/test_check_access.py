@@ -164,7 +164,7 @@ def test_one_class_that_allows_is_enough_and_all_answer() -> None:
 def test_a_token_that_no_class_reads_is_named(path: str) -> None:
     token = [] if "token" in path else ["--token", "x"]
     with override_streams(PERMISSION_CLASSES=[OWNER]):
-        sentence = "The URL has a token, and no class of PERMISSION_CLASSES reads it."
+        sentence = "The URL has a token, and no class of PERMISSION_CLASSES reads it for this action."
         assert sentence in examined("read", path, *token)["notes"]
         assert examined("read", "users/ada/x", "--user", "ada", *token)["notes"] == []  # who may needs no note
         assert examined("read", "users/ada/x")["notes"] == []

@@ -10,7 +10,7 @@ import pytest
 from django.db.utils import ConnectionHandler
 
 from django_durable_streams.store import database_location
-from django_durable_streams.store.database_identity import identity, located_identity
+from django_durable_streams.store.database_identity import identity, located_identity, renew_identity
 from django_durable_streams.store.database_location import location, server_start
 
 pytestmark = pytest.mark.django_db
@@ -36,6 +36,15 @@ def test_a_file_has_one_location_by_all_its_names(file: Path, monkeypatch: pytes
     monkeypatch.chdir(file.parent)
     assert len({location_of(name) for name in (file, str(file), file.name, link)}) == 1
     assert location_of(f"file:{file}?mode=rw", uri=True) == location_of(file)
+
+
+@pytest.mark.parametrize(
+    "name", [b"stra\xc3\x9fe.sqlite3", b"stra\xdfe.sqlite3", b"%41?b#c'd.sqlite3", b"a\nb.sqlite3"]
+)
+def test_a_file_may_have_any_name(file: Path, name: bytes) -> None:
+    other = Path(os.fsdecode(os.path.join(os.fsencode(file.parent), name)))
+    os.link(file, other)
+    assert location_of(other) == location_of(file)
 
 
 def test_a_file_by_another_mount_has_the_same_location(file: Path) -> None:
@@ -77,6 +86,12 @@ def test_a_database_in_memory_belongs_to_its_process(monkeypatch: pytest.MonkeyP
     assert here == location_of(":memory:")
     monkeypatch.setattr(os, "getpid", lambda: 0)
     assert location_of(name, uri=True) != here
+
+
+def test_a_new_identity_counts_without_a_restart() -> None:
+    before = located_identity("default").name
+    renew_identity("default")
+    assert located_identity("default").name not in ("", before)
 
 
 def test_the_identity_in_messages_has_the_location(monkeypatch: pytest.MonkeyPatch) -> None:

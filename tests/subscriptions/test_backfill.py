@@ -76,8 +76,8 @@ def test_streams_that_another_process_links_meanwhile_are_linked_once(
 ) -> None:
     compare = backfill._next_matching
 
-    def beside_another(subscription: Subscription, using: str, limit: int) -> tuple[dict[int, str], int | None]:
-        matching = compare(subscription, using, limit)
+    def beside_another(text: str, after: int, using: str, limit: int) -> tuple[dict[int, str], int | None]:
+        matching = compare(text, after, using, limit)
         with monkeypatch.context() as patch:
             patch.setattr(backfill, "_next_matching", compare)
             assert not backfill._link_next(unlinked, USING, backfill._Pace()).is_held_up
@@ -95,8 +95,8 @@ def test_streams_that_another_process_links_meanwhile_are_linked_once(
 def test_a_subscription_that_is_deleted_meanwhile_gets_no_links(unlinked: int, monkeypatch: pytest.MonkeyPatch) -> None:
     compare = backfill._next_matching
 
-    def then_delete(subscription: Subscription, using: str, limit: int) -> tuple[dict[int, str], int | None]:
-        matching = compare(subscription, using, limit)
+    def then_delete(text: str, after: int, using: str, limit: int) -> tuple[dict[int, str], int | None]:
+        matching = compare(text, after, using, limit)
         Subscription.objects.unguarded().update(name=None, pattern="", linked_through=None)
         return matching
 

@@ -17,7 +17,7 @@ from django_durable_streams.subscriptions import backfill, delivery, due, leases
 from django_durable_streams.subscriptions.pending import look_at_unseen
 from django_durable_streams.subscriptions.turns import Turns
 from tests.store.test_isolation import LEVELS, elsewhere, isolated
-from tests.subscriptions.steps import USING, one_wake, request, stream, subscribe, wakes
+from tests.subscriptions.steps import USING, one_at_a_time, one_wake, request, stream, subscribe, wakes
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -171,6 +171,101 @@ def test_a_portion_leaves_out_a_stream_that_another_transaction_holds() -> None:
     assert set(SubscriptionLink.objects.values_list("stream", "acked_position")) == {(first.pk, 2), (second.pk, 1)}
     first.append(b"z")
     assert [link.path for link in one_wake().pending] == ["events/a"]
+
+
+def held_streams_and_others(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A new subscription to four streams, each in a portion of its own. Returns its key."""
+    for name in "abcd":
+        stream(f"events/{name}")
+    subscribe_without_links()
+    one_at_a_time(monkeypatch)
+    monkeypatch.setattr(backfill, "MAX_REST_SECONDS", 0.0)
+    return Subscription.objects.get().pk
+
+
+def link_portions(key: int, count: int) -> list[backfill.Progress]:
+    return [backfill.link_portion(key, USING) for _ in range(count)]
+
+
+@pytest.mark.parametrize(("held", "limit"), [("a", 100), ("ac", 100), ("abcd", 100), ("ab", 1)])
+def test_a_long_transaction_on_some_streams_stops_the_links_of_no_others(
+    held: str, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = held_streams_and_others(monkeypatch)
+    monkeypatch.setattr(backfill, "MAX_SKIPPED", limit)
+    free = {f"events/{name}" for name in "abcd" if name not in held}
+    with transaction.atomic():
+        for name in held:
+            Stream.objects.get(path=f"events/{name}").append(b"y")
+        elsewhere(lambda: link_portions(key, 8))
+        linked = SubscriptionLink.objects.using(USING).values_list("path", flat=True)
+        assert {*linked} == (free if limit > 1 else set())
+        assert elsewhere_progress(key).is_held_up
+    link_portions(key, 8)
+    positions = {f"events/{name}": 2 if name in held else 1 for name in "abcd"}
+    assert dict(SubscriptionLink.objects.values_list("path", "acked_position")) == positions
+    assert Subscription.objects.get().linked_through is None
+    assert wakes() == []
+
+
+def elsewhere_progress(key: int) -> backfill.Progress:
+    progress: list[backfill.Progress] = []
+    elsewhere(lambda: progress.extend(link_portions(key, 1)))
+    return progress[0]
+
+
+@pytest.mark.parametrize("purged", [False, True])
+def test_a_held_stream_that_is_deleted_ends_the_wait_for_it(purged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = held_streams_and_others(monkeypatch)
+    with transaction.atomic():
+        Stream.objects.get(path="events/a").delete()
+        elsewhere(lambda: link_portions(key, 8))
+    while purged and removal.purge(USING):
+        pass
+    stream("events/a")
+    link_portions(key, 8)
+    assert Subscription.objects.get().linked_through is None
+    positions = dict(SubscriptionLink.objects.values_list("path", "acked_position"))
+    assert positions == {"events/a": None, "events/b": 1, "events/c": 1, "events/d": 1}
+
+
+def test_a_pattern_that_was_changed_and_changed_back_is_compared_with_all_streams(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As by two versions of a consumer. The links that were retired meanwhile count again."""
+    key = held_streams_and_others(monkeypatch)
+    with transaction.atomic():
+        Stream.objects.get(path="events/b").append(b"y")
+        elsewhere(lambda: link_portions(key, 8))
+        elsewhere(lambda: change_and_change_back(key))
+    link_portions(key, 8)
+    assert Subscription.objects.get().linked_through is None
+    links = SubscriptionLink.objects.values_list("path", "acked_position", "is_glob")
+    assert {*links} == {(f"events/{name}", 2 if name == "b" else 1, True) for name in "abcd"}
+
+
+def change_and_change_back(key: int) -> None:
+    """Change the pattern twice. Another process links the stream before the one that is held then."""
+    for pattern in ("others/*", "events/*"):
+        with rules.changing_link_rules(USING):
+            Subscription.objects.unguarded().filter(pk=key).update(pattern=pattern, linked_through=0)
+            SubscriptionLink.objects.unguarded().update(is_glob=False)
+    paces, backfill._paces = backfill._paces, {}
+    link_portions(key, 1)
+    backfill._paces = paces
+
+
+def test_another_process_goes_on_before_the_streams_that_this_one_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was passed is known to one process only, which may be killed."""
+    key = held_streams_and_others(monkeypatch)
+    with transaction.atomic():
+        Stream.objects.get(path="events/b").append(b"y")
+        elsewhere(lambda: link_portions(key, 8))
+    monkeypatch.setattr(backfill, "_paces", {})
+    link_portions(key, 8)
+    assert Subscription.objects.get().linked_through is None
+    positions = dict(SubscriptionLink.objects.values_list("path", "acked_position"))
+    assert positions == {"events/a": 1, "events/b": 2, "events/c": 1, "events/d": 1}
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ streams new-identity               asks, and names the database
 streams new-identity --no-input
 
 Wake-ups tell a copy from its original by its location. A copy of all files of a database server may have the same one.
-Give it a new identity, if it uses the same Redis and SECRET_KEY. Restart processes that already use the database.
+Give it a new identity, if it uses the same Redis and SECRET_KEY. Processes that already use the database take it
+within a minute, or at once after a restart.
 """
 
     def add_arguments(self, parser: ArgumentParser) -> None:
