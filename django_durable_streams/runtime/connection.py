@@ -38,8 +38,10 @@ _SOCKET_OPTIONS = {
 LOG_PAGES = 2000
 """Pages of SQLite's write-ahead log, 8 MB. The connection that commits with a longer log copies it to the database."""
 
-SPILL_PAGES = 8000
-"""Changed pages, 32 MB, from which a SQLite transaction writes pages to the log before its commit."""
+SPILL_PAGES = 8200
+"""Changed pages, 32 MB, from which a SQLite transaction writes pages to the log before its commit.
+
+SQLite takes a multiple of 256 for "never", whatever memory that needs."""
 
 CUT_AGAIN_SECONDS = 0.2
 """Time between two cuts of the connection of a thread that has to end."""
