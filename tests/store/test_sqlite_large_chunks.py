@@ -12,7 +12,6 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_durable_streams.models import Chunk, Stream
-from django_durable_streams.runtime.connection import SPILL_PAGES
 from django_durable_streams.store.operations import Append, Create
 from django_durable_streams.store.sql import statements
 from django_durable_streams.store.write import group_commit
@@ -24,6 +23,8 @@ pytestmark = [
 
 BINARY = "application/octet-stream"
 MIB = 1024 * 1024
+SPILL_PAGES = 8193
+"""As many pages of 4 KB as the connections of the service keep in memory."""
 
 AROUND: dict[str, Callable[[], Any]] = {
     "alone": nullcontext,
