@@ -35,10 +35,17 @@ LONG_LOG_PAGES = 8000
 MAX_LOG_PAGES = 4 * LONG_LOG_PAGES
 """Length of the log from which the committer's connection copies it after all."""
 
-REST_SECONDS = 0.1
+REST_SECONDS = 0.5
 REST_BYTES = 64 * 1024 * 1024
 """A copy waits until no `STEP_BYTES` arrive for so long, or until so much data waits. The next requests of a client
-that is alone come meanwhile. Otherwise their commits would wait for the disk, which the copy keeps busy."""
+that is alone come meanwhile, such as its next large append. Otherwise their commits would wait for the disk, which the
+copy keeps busy."""
+
+LEFT_PAGES = 256
+"""Pages, 1 MB, that may be left to the committer's connection when a long log starts over."""
+
+MAX_COPIES = 8
+"""Copies in a row of what was committed during the copy before. The disk is too slow if that does not become little."""
 
 IDLE_SECONDS = 2.0
 """Time without `STEP_BYTES` of data after which the committer's connection has its usual limit again."""
@@ -131,6 +138,18 @@ class Checkpointer:
             pass
         self._uncopied = 0
 
+    def _copy(self) -> int:
+        """Copy the log, and return its length in pages. Of a log that should start over, little is left uncopied."""
+        pages = copy_log(self._connection.using)
+        for _ in range(MAX_COPIES):
+            if pages < LONG_LOG_PAGES:
+                break
+            # A large commit during the copy would be left to the committer, and requests would wait.
+            before, pages = pages, copy_log(self._connection.using)
+            if pages - before < LEFT_PAGES:
+                break
+        return pages
+
     def _copy_while_due(self) -> None:
         """Raise the limit of the committer's connection, and copy the log until little data arrives."""
         using = self._connection.using
@@ -141,7 +160,7 @@ class Checkpointer:
             while is_due:
                 self._rest()
                 with self._connection:
-                    pages = copy_log(using)
+                    pages = self._copy()
                 if pages >= LONG_LOG_PAGES:
                     # The log starts over once all of it is copied while no connection writes.
                     self._write(partial(copy_log, using))

@@ -208,7 +208,7 @@ class Engine:
         if self._checkpointer is not None:
             self._checkpointer.count(commits)
         if [commit for commit in commits if commit.removed]:  # in less than half the time of `any`
-            self._housekeeper.wake()
+            self._housekeeper.wake_for_removals()
 
     def _expired(self, commits: list[Commit]) -> None:
         self.publish(commits)

@@ -41,9 +41,6 @@ logger = logging.getLogger(__name__)
 INTERVAL = 2.0
 """Seconds after which an idle task is due again. Expired streams are invisible at once, so there is no hurry."""
 
-WOKEN_INTERVAL = 0.1
-"""The same if the thread is woken: the shortest time between two steps of an idle task."""
-
 MIN_PAUSE = 0.002
 """Shortest time, in seconds, between two steps of a task, so that appends get their turn."""
 
@@ -90,7 +87,7 @@ class _Schedule:
     def wake(self) -> None:
         """Make an idle task due soon, because there may be something to do."""
         if self.is_idle:
-            self.due_at = min(self.due_at, max(time.monotonic(), self._last + WOKEN_INTERVAL))
+            self.due_at = min(self.due_at, max(time.monotonic(), self._last + self.task.woken_interval))
 
     def postpone(self) -> None:
         """Record that the step could not be tried."""
@@ -149,22 +146,28 @@ class Housekeeper:
         numbers = numbers_for(context.using).housekeeping
         self._schedules = [_Schedule(task, numbers[task_name(task)]) for task in tasks]
         self._woken = Event()
+        self._is_all_woken = False
         self._stopped = Event()
         self._thread = execution.start_thread(self._run, "durable-streams-housekeeping")
 
     def wake(self) -> None:
-        """Run idle tasks soon."""
+        """Run all idle tasks soon."""
+        self._is_all_woken = True
+        self._woken.set()
+
+    def wake_for_removals(self) -> None:
+        """Run those idle tasks soon to which the end of a stream may give something to do."""
         self._woken.set()
 
     def count(self, commits: list[Commit]) -> None:
         """Count commits, each of them one chunk, and wake the thread if a stream needs compaction."""
         if self._compaction_tracker.count(commits):
-            self._woken.set()
+            self.wake()
 
     def request_compaction(self, stream_ids: set[int]) -> None:
         """Compact streams in which a read has met many chunks."""
         self._compaction_tracker.request(stream_ids)
-        self._woken.set()
+        self.wake()
 
     def stop(self) -> None:
         """End the thread and wait for it."""
@@ -184,15 +187,17 @@ class Housekeeper:
         while not self._stopped.is_set():
             if self._woken.is_set():
                 self._woken.clear()
+                is_all, self._is_all_woken = self._is_all_woken, False
                 for schedule in self._schedules:
-                    schedule.wake()
+                    if is_all or schedule.task.follows_removals:
+                        schedule.wake()
             rest = min(schedule.due_at for schedule in self._schedules) - time.monotonic()
             if rest <= 0:
                 return True
             if rest > KEEP_CONNECTION_SECONDS:
                 self._connection.close()
             # So soon before a step, a wake would change nothing. Each one takes the interpreter from the committers.
-            (self._woken if rest > WOKEN_INTERVAL else self._stopped).wait(rest)
+            (self._woken if rest > HousekeepingTask.woken_interval else self._stopped).wait(rest)
         return False
 
     def _step(self, schedule: _Schedule) -> None:

@@ -49,6 +49,12 @@ class HousekeepingTask(ABC):
     name: str
     """A verb phrase for log messages, before the name of a stream."""
 
+    woken_interval = 0.1
+    """Shortest time, in seconds, between two steps of the idle task if commits wake it."""
+
+    follows_removals = False
+    """Whether the end of a stream may give the task something to do."""
+
     done = 0
     """What all steps have done: a number of streams, of trims, or of chunks that were flushed or merged."""
 
@@ -171,6 +177,7 @@ class RemovalTask(SweepTask):
     """Removes soft-deleted streams without forks."""
 
     name = "remove the deleted stream at"
+    follows_removals = True
 
     def _find(self, after: int | None, limit: int) -> Sequence[tuple[Any, int]]:
         return [(stream_id, stream_id) for stream_id in removal.unneeded(self.using, after=after or 0, limit=limit)]
@@ -180,9 +187,14 @@ class RemovalTask(SweepTask):
 
 
 class PurgeTask(SweepTask):
-    """Deletes the rows of removed streams."""
+    """Deletes the rows of removed streams.
+
+    Nobody waits for their space, so the streams of a second share the steps.
+    """
 
     name = "purge the rows of"
+    follows_removals = True
+    woken_interval = 1.0
 
     def _find(self, after: int | None, limit: int) -> Sequence[tuple[Any, int]]:
         return [(stream_id, stream_id) for stream_id in removal.removed(self.using, after=after or 0, limit=limit)]

@@ -38,8 +38,8 @@ _SOCKET_OPTIONS = {
 LOG_PAGES = 2000
 """Pages of SQLite's write-ahead log, 8 MB. The connection that commits with a longer log copies it to the database."""
 
-SPILL_PAGES = 8000
-"""Changed pages, 32 MB, from which a SQLite transaction writes pages to the log before its commit."""
+SPILL_BYTES = 32 * 1024 * 1024
+"""Size of changed pages from which a SQLite transaction writes pages to the log before its commit."""
 
 CUT_AGAIN_SECONDS = 0.2
 """Time between two cuts of the connection of a thread that has to end."""
@@ -273,7 +273,10 @@ def _reduce_disk_writes(connection: BaseDatabaseWrapper) -> None:
     """
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA temp_store = MEMORY")
-        cursor.execute(f"PRAGMA cache_spill = {SPILL_PAGES}")
+        cursor.execute("PRAGMA page_size")
+        (page_bytes,) = cursor.fetchone()
+        # An odd number, because SQLite takes a multiple of 256 for "never".
+        cursor.execute(f"PRAGMA cache_spill = {SPILL_BYTES // page_bytes | 1}")
 
 
 _log_limits: dict[str, int] = {}

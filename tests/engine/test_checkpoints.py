@@ -1,8 +1,10 @@
 """A thread copies SQLite's write-ahead log into the database while the committer goes on."""
 
 import asyncio
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
@@ -14,7 +16,7 @@ from django_durable_streams.engine.checkpoints import STEP_BYTES
 from django_durable_streams.protocol.errors import ServiceUnavailable, StreamNotFound
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.runtime import execution
-from django_durable_streams.runtime.connection import LOG_PAGES, DedicatedConnection, limit_log
+from django_durable_streams.runtime.connection import LOG_PAGES, DedicatedConnection, copy_log, limit_log
 from django_durable_streams.store.operations import Append, Create
 from tests.server.waiting import until
 
@@ -111,6 +113,46 @@ async def test_the_copy_rests_while_a_client_that_is_alone_goes_on(
     assert files()[0].stat().st_mtime_ns == before
     await engine.write(Append("a", BINARY, 16 * MEGABYTE))
     await until(lambda: files()[0].stat().st_mtime_ns > before)
+
+
+async def test_large_commits_during_a_copy_are_not_left_to_the_committer(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The committer copies the rest of a long log, and all requests wait for it."""
+    loop = asyncio.get_running_loop()
+    copies = 0
+    changes: list[int] = []
+    """By how much each copy of the committer has moved the time at which the database was written."""
+
+    async def append() -> None:
+        await engine.write(Append("a", BINARY, 12 * MEGABYTE))
+
+    def copy(using: str) -> int:
+        nonlocal copies
+        if threading.current_thread().name == "durable-streams-checkpoints":
+            copies += 1
+            if copies > 2:
+                return copy_log(using)
+            with closing(sqlite3.connect(files()[0])) as reader:
+                # Without a reader the log would start over by itself.
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM durable_streams_stream").fetchall()
+                pages = copy_log(using)
+                asyncio.run_coroutine_threadsafe(append(), loop).result()
+            return pages
+        before = files()[0].stat().st_mtime_ns
+        pages = copy_log(using)
+        changes.append(files()[0].stat().st_mtime_ns - before)
+        return pages
+
+    monkeypatch.setattr(checkpoints, "copy_log", copy)
+    monkeypatch.setattr(checkpoints, "REST_SECONDS", 60.0)
+    monkeypatch.setattr(checkpoints, "REST_BYTES", 40 * len(MEGABYTE))
+    await engine.write(Create("a", BINARY))
+    for _ in range(4):
+        await append()
+    await until(lambda: bool(changes))
+    assert changes == [0]
 
 
 async def test_the_committer_limits_the_log_again_after_a_large_append_that_fails(

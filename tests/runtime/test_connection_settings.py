@@ -214,6 +214,19 @@ def test_a_large_append_writes_each_page_once_and_at_its_commit(spills: bool) ->
     assert (with_line(work) > 0) == spills
 
 
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="the others have caches of their own")
+def test_the_changed_pages_that_stay_in_memory_are_limited(transactional_db: None) -> None:
+    """SQLite takes some numbers of pages for "never", and says 0 then."""
+    mib = 1024 * 1024
+
+    def work(own: BaseDatabaseWrapper) -> int:
+        with own.cursor() as cursor:
+            cursor.execute("SELECT cache_spill * page_size FROM pragma_cache_spill, pragma_page_size")
+            return int(cursor.fetchone()[0])
+
+    assert 32 * mib <= with_line(work) < 33 * mib
+
+
 def test_it_is_none_of_the_projects(transactional_db: None) -> None:
     assert with_line(lambda own: own is not connection and type(own) is type(connections["default"]))
 
