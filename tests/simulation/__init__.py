@@ -10,6 +10,7 @@ tell the time or to start a thread is what `environment` gives them.
     primitives   threads, locks, queues, events and conditions on top of it
     loops        asyncio event loops on top of it
     environment  the modules that a simulated process imports in place of the standard library's
+    compiling    keeps what the standard library compiles while a process loads its modules
     images       a simulated process: its copy of the package's modules, its threads, connections and event loop
     sqlite       a driver whose statements take time, meet locks and fail
     broker       a Redis that loses, delays, doubles and reorders messages

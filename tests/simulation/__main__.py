@@ -87,7 +87,7 @@ def _prepare(directory: Path, mutation: str | None, *, harsh: bool) -> Any:
         settings.DATABASES["default"]["NAME"] = str(database)
     import random
 
-    from . import primitives, remote
+    from . import compiling, primitives, remote
     from .scheduler import Scheduler
 
     primitives.use(Scheduler(random.Random(0), 0.0))
@@ -96,6 +96,7 @@ def _prepare(directory: Path, mutation: str | None, *, harsh: bool) -> Any:
 
     connections.close_all()
     remote.install()
+    compiling.install()
     sys.unraisablehook = _ignore_remains
     from .images import Images
     from .mutations import MUTATIONS

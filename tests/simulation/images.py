@@ -31,6 +31,8 @@ PACKAGE = "django_durable_streams"
 ROOT = Path(django_durable_streams.__file__).parent
 SHARED = ("models", "protocol", "migrations", "conf", "apps")
 """What all processes have in common: the tables, and what has no state."""
+SERVED = ("access", "api", "engine", "runtime", "server", "store")
+"""The packages whose modules nearly every process loads."""
 
 
 def is_shared(name: str) -> bool:
@@ -57,6 +59,9 @@ class Images:
         self._shared = {
             name: module for name, module in sys.modules.items() if name.startswith(f"{PACKAGE}.") and is_shared(name)
         }
+        for name in SERVED:  # now, and not in the process of each seed
+            for file in (ROOT / name).rglob("*.py"):
+                self._compiled(str(file))
 
     def new(self) -> dict[str, ModuleType]:
         """Return the modules with which a process begins."""
@@ -178,8 +183,8 @@ class Process:
         if before is self:
             return
         modules = sys.modules
-        others = before.modules.keys() if before is not None else [name for name in modules if _is_ours(name)]
-        for name in [name for name in others if name not in self.modules]:
+        others = before.modules.keys() if before is not None else {name for name in modules if _is_ours(name)}
+        for name in others - self.modules.keys():
             modules.pop(name, None)
         modules.update(self.modules)
         Process.running = self
@@ -199,3 +204,13 @@ class Process:
     def module(self, name: str) -> ModuleType:
         """Return one of its modules. To be called by one of its threads."""
         return importlib.import_module(f"{PACKAGE}.{name}")
+
+
+class Bystanders(Process):
+    """What runs beside the simulated processes: clients, and who watches. It imports nothing that is not shared.
+
+    Every other switch of threads leads there or back, so the modules of whoever ran last stay where they are.
+    """
+
+    def enter(self) -> None:
+        """Leave modules as they are."""

@@ -12,6 +12,8 @@ from typing import Any
 
 import h11
 import uvicorn
+import uvicorn.protocols.http.httptools_impl
+import uvicorn.protocols.websockets.auto
 from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 

@@ -23,7 +23,7 @@ from .clients import Maker, Producer, Writer
 from .faults import Faults
 from .forks import Forker, check_forks
 from .history import History, Write, tokens
-from .images import Images, Process
+from .images import Bystanders, Images, Process
 from .jobs import Job
 from .lifetimes import Mortal
 from .loops import SimulatedLoop
@@ -108,7 +108,7 @@ class World:
         self._programs: list[Transactions | Job] = []
         self._forkers: list[Forker] = []
         self._tails: list[LiveTailView] = []
-        self._process = Process(self.scheduler, "clients", images.new())
+        self._process = Bystanders(self.scheduler, "clients", {})
 
     def run(self) -> Outcome:
         """Run it."""
@@ -346,11 +346,8 @@ class World:
     async def _stop(self) -> None:
         """End all processes as they should be ended."""
         await asyncio.sleep(IDLE_SECONDS)
-        faults = self._left_over()
-        if faults:  # what is in circles still counts: to find these takes half a second
-            gc.collect()
-            faults = self._left_over()
-        for fault in faults:
+        gc.collect()  # what is in circles would count still
+        for fault in self._left_over():
             self.history.fault(fault)
         for server in self.servers:
             await self.end(server)
