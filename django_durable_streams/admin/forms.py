@@ -200,7 +200,7 @@ class LifetimeFields(StreamForm):
 
     def clean_ttl(self) -> int | None:
         try:
-            return headers.ttl(self.cleaned_data["ttl"]) if self.cleaned_data["ttl"] else None
+            return headers.ttl(self.cleaned_data["ttl"], smallest=1) if self.cleaned_data["ttl"] else None
         except InvalidHeader as error:
             raise forms.ValidationError(error.detail.replace("Stream-TTL", _("The TTL"))) from error
 

@@ -1,7 +1,8 @@
 """Checks of the values of an operation, the same for HTTP, whose headers are parsed before, and for Python.
 
 Each function returns a valid value, or raises the error for the client or caller. A `name` is that of the header or
-argument, for the message. So a value that HTTP refuses does not reach the database from Python, and the reverse.
+argument, for the message. So a value that HTTP refuses does not reach the database from Python, and the reverse. The
+one exception is a TTL of 0: clients may send it (section 5.1), and in Python it is a mistake for None.
 """
 
 from __future__ import annotations
@@ -80,14 +81,14 @@ def integer(name: str, value: Any, smallest: int, largest: int, largest_text: st
     return value
 
 
-def ttl(value: Any, name: str = "ttl") -> int:
+def ttl(value: Any, name: str = "ttl", smallest: int = 1) -> int:
     """Return a TTL in seconds (section 5.1).
 
     Raises:
-        InvalidHeader: the value is not from one second to a century.
+        InvalidHeader: the value is not from `smallest` seconds to a century.
     """
-    if type(value) is not int or not 0 < value <= MAX_TTL_SECONDS:
-        raise InvalidHeader(f"{name} must be from 1 to {MAX_TTL_SECONDS} seconds.")
+    if type(value) is not int or not smallest <= value <= MAX_TTL_SECONDS:
+        raise InvalidHeader(f"{name} must be from {smallest} to {MAX_TTL_SECONDS} seconds.")
     return value
 
 

@@ -59,8 +59,8 @@ def cache_control(caching: Caching, *, everybody_reads: bool, shared: bool) -> b
     return PUBLIC if shared else PRIVATE
 
 
-# Other values of clients are no cursors of this server.
-_CURSOR = re.compile(r"[0-9]{1,15}")
+# Other values of clients are no cursors of this server. Python reads and writes numbers of this length fast.
+_CURSOR = re.compile(r"[0-9]{1,256}")
 _ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 

@@ -117,7 +117,7 @@ def _different_values(name: bytes) -> InvalidHeader:
 
 _INTEGER = re.compile(r"0|[1-9][0-9]*")
 _RFC3339 = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
 
@@ -132,16 +132,17 @@ def is_true(value: str) -> bool:
     return value.lower() == "true"
 
 
-def ttl(value: str) -> int:
-    """Return a `Stream-TTL` in seconds (section 5.1).
+def ttl(value: str, smallest: int = 0) -> int:
+    """Return a `Stream-TTL` in seconds (section 5.1). A stream with 0 expires as soon as it is created.
 
     Raises:
-        InvalidHeader: not a positive decimal integer without sign, leading zeros and fraction, or over a century.
+        InvalidHeader: not a decimal integer without sign, leading zeros and fraction, or not from `smallest` to a
+            century.
     """
     if _INTEGER.fullmatch(value) is None:
         raise InvalidHeader("Stream-TTL must be a whole number of seconds in decimal digits, such as 3600.")
     # The length first: `int` of a million digits takes seconds.
-    return arguments.ttl(int(value) if len(value) <= 12 else MAX_TTL_SECONDS + 1, "Stream-TTL")
+    return arguments.ttl(int(value) if len(value) <= 12 else MAX_TTL_SECONDS + 1, "Stream-TTL", smallest)
 
 
 def expires_at(value: str, now: datetime) -> datetime:

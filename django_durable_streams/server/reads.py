@@ -173,7 +173,10 @@ async def _long_poll(request: Request, snapshot: Snapshot, engine: Engine) -> Re
             return _SENT
         if request.grant is not None:
             request.grant.check()
-    return _long_poll_answer(request, snapshot)
+        return _long_poll_answer(request, snapshot)
+    tags = request.headers.get(headers.IF_NONE_MATCH)
+    is_cached = tags is not None and caching.matches(tags.decode("latin-1"), _etag(snapshot))
+    return _long_poll_answer(request, snapshot, is_cached=is_cached)
 
 
 _SENT = Response(200, [])
@@ -192,13 +195,13 @@ def _deliver(request: Request, snapshot: Snapshot, shared_responses: dict[Any, A
     return request.send_now(answer)
 
 
-def _long_poll_answer(request: Request, snapshot: Snapshot) -> Response:
+def _long_poll_answer(request: Request, snapshot: Snapshot, *, is_cached: bool = False) -> Response:
     cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
-    return _shared(snapshot, (cursor, _is_now(request)), _poll_answer)
+    return _shared(snapshot, (cursor, _is_now(request), is_cached), _poll_answer)
 
 
-def _poll_answer(snapshot: Snapshot, kind: tuple[int, bool]) -> Response:
-    cursor, is_now = kind
+def _poll_answer(snapshot: Snapshot, kind: tuple[int, bool, bool]) -> Response:
+    cursor, is_now, is_cached = kind
     header_list = _position_headers(snapshot)
     if not snapshot.at_end:
         header_list.append((headers.STREAM_CURSOR, b"%d" % cursor))
@@ -208,6 +211,8 @@ def _poll_answer(snapshot: Snapshot, kind: tuple[int, bool]) -> Response:
     if is_now:
         return _with_body(header_list, snapshot, Caching.NEVER)
     header_list.append((headers.ETAG, _etag(snapshot)))
+    if is_cached:
+        return Response(304, header_list, caching=_caching(snapshot))
     return _with_body(header_list, snapshot, _caching(snapshot))
 
 

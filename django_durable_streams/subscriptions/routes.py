@@ -26,7 +26,9 @@ from ..protocol.paths import CONTROL_ROOT
 from ..protocol.subscription_bodies import parse_claim, parse_config, parse_streams, parse_wake_request
 from ..protocol.subscriptions import (
     MAX_URL_LENGTH,
+    SUBSCRIPTION_NOT_FOUND,
     WEBHOOK,
+    SubscriptionError,
     WakeRequest,
     invalid_request,
     stream_path,
@@ -238,8 +240,12 @@ def _encode_links(key: int, after: int, using: str) -> tuple[bytes, int | None]:
 
 
 async def _delete(call: Call) -> Response:
-    """Delete a subscription (section 6.3)."""
-    await call.service.call(registry.delete, call.name, call.service.using)
+    """Delete a subscription (section 6.3). One that does not exist is deleted, so a request may be repeated."""
+    try:
+        await call.service.call(registry.delete, call.name, call.service.using)
+    except SubscriptionError as error:
+        if error.error_code != SUBSCRIPTION_NOT_FOUND:
+            raise
     return Response(204, [])
 
 

@@ -15,12 +15,12 @@ def test_cursors_count_intervals_of_twenty_seconds_from_the_epoch() -> None:
     assert caching.interval(EPOCH + 20) == 1
 
 
-@pytest.mark.parametrize("cursor", [None, "", "abc", "-5", "1.5", "9" * 16, "٣", "1000\n", "999", "0"])
+@pytest.mark.parametrize("cursor", [None, "", "abc", "-5", "1.5", "9" * 257, "٣", "1000\n", "999", "0"])
 def test_a_cursor_from_the_past_or_from_nowhere_gets_the_current_one(cursor: str | None) -> None:
     assert caching.cursor_floor(cursor, NOW) == 1000
 
 
-@given(st.integers(1000, 10**15 - 1))
+@given(st.integers(1000, 10**20) | st.integers(10**200, 10**256 - 1))
 def test_a_cursor_that_has_reached_the_present_gets_a_strictly_greater_one(cursor: int) -> None:
     result = caching.cursor_floor(str(cursor), NOW)
     assert cursor < result <= cursor + 3600 // 20

@@ -21,7 +21,7 @@ def test_anything_else_is_no_closure(value: str) -> None:
     assert not headers.is_true(value)
 
 
-@given(st.integers(1, MAX_TTL_SECONDS))
+@given(st.integers(0, MAX_TTL_SECONDS))
 def test_a_ttl_is_read_as_it_was_written(seconds: int) -> None:
     assert headers.ttl(str(seconds)) == seconds
 
@@ -29,7 +29,8 @@ def test_a_ttl_is_read_as_it_was_written(seconds: int) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "0",
+        "00",
+        "-0",
         "-1",
         "+60",
         "060",
@@ -59,6 +60,12 @@ def test_a_ttl_that_means_nothing_is_refused(value: str) -> None:
         ("2030-01-31t12:00:00z", datetime(2030, 1, 31, 12, tzinfo=UTC)),
         ("2030-01-31T12:00:00.5Z", datetime(2030, 1, 31, 12, 0, 0, 500_000, tzinfo=UTC)),
         ("2030-01-31T12:00:00.123456789Z", datetime(2030, 1, 31, 12, 0, 0, 123_456, tzinfo=UTC)),
+        ("2030-01-31T12:00:00.1234567890123456789Z", datetime(2030, 1, 31, 12, 0, 0, 123_456, tzinfo=UTC)),
+        pytest.param(
+            f"2030-01-31T12:00:00.{'9' * 1_000_000}Z",
+            datetime(2030, 1, 31, 12, 0, 0, 999_999, tzinfo=UTC),
+            id="a million digits",
+        ),
         ("2030-01-31T12:00:00+02:00", datetime(2030, 1, 31, 10, tzinfo=UTC)),
         ("2030-01-31T23:30:00-05:30", datetime(2030, 2, 1, 5, tzinfo=UTC)),
         ("2030-06-30T23:59:60Z", datetime(2030, 6, 30, 23, 59, 59, tzinfo=UTC)),

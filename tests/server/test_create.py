@@ -55,7 +55,7 @@ async def test_without_a_content_type_it_is_a_stream_of_bytes(client: AsgiClient
 
 
 @pytest.mark.parametrize(
-    "ttl", ["0", "-1", "+60", "060", "6e1", "1.5", "", "abc", "18446744073709551615", "9" * 400, "\xb2"]
+    "ttl", ["-0", "00", "-1", "+60", "060", "6e1", "1.5", "", "abc", "18446744073709551615", "9" * 400, "\xb2"]
 )
 async def test_a_ttl_that_means_nothing_makes_no_stream(client: AsgiClient, ttl: str) -> None:
     reply = await client.request("PUT", "a", {"stream-ttl": ttl})

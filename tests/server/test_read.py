@@ -157,6 +157,35 @@ async def test_a_known_tag_is_answered_with_304_and_the_protocols_headers(client
     assert reply.headers["stream-up-to-date"] == "true"
 
 
+@pytest.mark.parametrize("shape", ["{}", "W/{}", '"x", {}', "*"])
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_a_long_poll_with_a_known_tag_is_answered_with_304_and_a_cursor(
+    client: AsgiClient, shape: str, is_closed: bool
+) -> None:
+    await client.create("a", b"abc")
+    if is_closed:
+        await client.close("a")
+    first = await client.get("a?offset=-1&live=long-poll&cursor=5")
+    tag = first.headers["etag"]
+    assert tag == await tag_of(client, "a")
+    reply = await conditional(client, "a?offset=-1&live=long-poll&cursor=5", shape.replace("{}", tag))
+    assert (reply.status, reply.body, reply.headers["etag"], reply.offset) == (304, b"", tag, token(3))
+    assert reply.headers["cache-control"] == first.headers["cache-control"]
+    assert reply.headers["stream-up-to-date"] == "true"
+    assert ("stream-cursor" in reply.headers, "stream-closed" in reply.headers) == (not is_closed, is_closed)
+    await client.create("b", b"abc")
+    assert (await conditional(client, "b?offset=-1&live=long-poll", tag)).body == b"abc"
+
+
+@override_streams(LONG_POLL_TIMEOUT=0.02)
+@pytest.mark.parametrize("offset", ["now", token(3)])
+async def test_a_long_poll_without_data_has_no_tag_to_match(client: AsgiClient, offset: str) -> None:
+    await client.create("a", b"abc")
+    tag = (await client.get(f"a?offset={token(3)}")).headers["etag"]
+    for value in (tag, "*"):
+        assert (await conditional(client, f"a?offset={offset}&live=long-poll", value)).status == 204
+
+
 @pytest.mark.parametrize("value", ['"x"', 'W/"x", "y"', "", "abc"])
 async def test_an_unknown_tag_gets_the_content(client: AsgiClient, value: str) -> None:
     await client.create("a", b"abc")
@@ -250,6 +279,16 @@ async def test_a_ttl_is_kept_to_a_fraction_of_a_second(client: AsgiClient, clock
     assert (await client.get("a")).status == 200
     clock.pass_by(2.9)
     assert (await client.get("a")).status == 404
+
+
+async def test_a_ttl_of_zero_ends_a_stream_at_once(client: AsgiClient, clock: Clock) -> None:
+    for data in (b"one", b"two"):
+        await client.create("a", data, stream_ttl="0")
+        assert (await client.request("HEAD", "a")).headers["stream-ttl"] == "0"
+        assert (await client.get("a")).body == data
+        clock.pass_by(0.9)
+        for method in ("GET", "HEAD", "DELETE"):
+            assert (await client.request(method, "a")).status == 404
 
 
 async def test_reading_moves_no_absolute_expiry(client: AsgiClient, clock: Clock) -> None:

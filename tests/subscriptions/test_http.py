@@ -69,6 +69,16 @@ async def test_a_subscription_is_created_confirmed_described_and_deleted(entry: 
     assert (await send(entry, "PUT", "s", {**CONFIG, "lease_ttl_ms": 6000})).status == 201
 
 
+@pytest.mark.parametrize("target", ["s", "none", "%C3%A4"])
+async def test_a_repeated_delete_of_a_subscription_succeeds_as_the_first_one(entry: EntryPoint, target: str) -> None:
+    if target != "none":
+        await send(entry, "PUT", target, CONFIG)
+    for _ in range(3):
+        assert (await send(entry, "DELETE", target)).status == 204
+    assert code(await send(entry, "GET", target)) == (404, "SUBSCRIPTION_NOT_FOUND")
+    assert (await send(entry, "PUT", target, CONFIG)).status == 201
+
+
 async def test_existing_streams_are_linked_at_their_ends(entry: EntryPoint) -> None:
     offset = await append(entry, "events/a")
     await send(entry, "PUT", "s", CONFIG)

@@ -224,6 +224,9 @@ async def test_errors_of_the_functions_are_answers(entry: EntryPoint, service: F
     for service.error, status, expected in errors:
         for name in REQUESTS:
             reply = await send(entry, name)
+            if (name, status) == ("delete", 404):
+                assert reply.status == 204  # the subscription is gone, as the request wants it
+                continue
             assert (reply.status, code_of(reply)) == (status, expected["code"])
             assert expected.items() <= reply.json()["error"].items()
             if REQUESTS[name][0] != "GET":

@@ -65,7 +65,7 @@ class StreamRecord(Struct, tag="stream", forbid_unknown_fields=True):
     closed: bool
     closed_by: Annotated[str, Meta(max_length=MAX_STORED_NAME_LENGTH + 39, pattern=WITHOUT_NUL)]
     last_seq: Annotated[str, Meta(max_length=arguments.MAX_NAME_LENGTH, pattern=WITHOUT_NUL)] | None
-    ttl: Annotated[int, Meta(gt=0, le=arguments.MAX_TTL_SECONDS)] | None
+    ttl: Annotated[int, Meta(ge=0, le=arguments.MAX_TTL_SECONDS)] | None
     expires_at: Microseconds | None
     deadline: Microseconds | None
     source: Path | None
