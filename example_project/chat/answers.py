@@ -4,6 +4,7 @@ Each runs on the server, detached from the request that began it. What it yields
 """
 
 import asyncio
+import importlib
 import re
 from collections.abc import AsyncIterator
 
@@ -30,14 +31,15 @@ async def generator(context: AnswerContext) -> AsyncIterator[str | Event]:
 async def model(context: AnswerContext, model: str) -> AsyncIterator[Event]:
     """Ask a model, at any server that speaks OpenAI's protocol."""
     try:
-        from openai import AsyncOpenAI, OpenAIError
+        # The first import takes a second or more. In a thread, readers and other requests need not wait for it.
+        openai = await asyncio.to_thread(importlib.import_module, "openai")
     except ImportError:
         raise AnswerError("OPENAI_MODEL is set, and the package openai is not installed.") from None
     try:
         # The client reads OPENAI_BASE_URL and OPENAI_API_KEY.
-        async with AsyncOpenAI() as client:
+        async with openai.AsyncOpenAI() as client:
             request = client.chat.completions.create(model=model, messages=messages(context.messages), stream=True)
             async for event in chat_completions(request):
                 yield event
-    except OpenAIError as error:  # readers see this text, so it has no details
+    except openai.OpenAIError as error:  # readers see this text, so it has no details
         raise AnswerError(f"The model did not answer ({type(error).__name__}).") from error
