@@ -48,9 +48,9 @@ _ALL = (
                 "        self._context.locked_paths = lambda paths: ()\n",
             ),
             (
-                "                if diagnose(outcomes) is FailureKind.BUSY and not self._has_row_locks:\n"
+                "                if diagnose(attempt) is FailureKind.BUSY and not self._has_row_locks:\n"
                 "                    return None\n",
-                "                if diagnose(outcomes) is FailureKind.BUSY and not self._has_row_locks:\n"
+                "                if diagnose(attempt) is FailureKind.BUSY and not self._has_row_locks:\n"
                 "                    return [LOCKED] * len(operations)\n",
             ),
         ),
@@ -89,9 +89,9 @@ _ALL = (
         "store/sql/sqlite_execution.py",
         (
             (
-                '            self._execute(own, "COMMIT", ())\n',
-                '            try:\n                self._execute(own, "COMMIT", ())\n'
-                "            except Exception:\n                pass\n",
+                '        self._execute(cursor, "COMMIT", ())\n',
+                '        try:\n            self._execute(cursor, "COMMIT", ())\n'
+                "        except Exception:\n            pass\n",
             ),
         ),
         "A commit that fails is taken for one that does not: acknowledged appends are lost.",

@@ -22,6 +22,7 @@ from ..sql import statements
 from ..sql.ids import has_id
 from ..write import registry_entries
 from . import related_rows
+from .next_ids import next_ids
 
 AnyQuery = TypeVar("AnyQuery", bound=QuerySet[Any])
 
@@ -88,7 +89,7 @@ def expire(using: str, now: datetime | None = None, ids: Collection[int] | None 
 
 def unneeded(using: str, after: int = 0, limit: int = STREAMS_PER_TRANSACTION) -> list[int]:
     """Return the ids of soft-deleted streams that have no forks any more, in order, after the id `after`."""
-    return list(unneeded_streams(using).filter(id__gt=after).order_by("id").values_list("id", flat=True)[:limit])
+    return next_ids(unneeded_streams, "id", using, after, limit)
 
 
 def unneeded_count(using: str) -> int:
@@ -126,8 +127,7 @@ def unneeded_streams(using: str) -> StreamQuerySet:
 
 def removed(using: str, after: int = 0, limit: int = STREAMS_PER_TRANSACTION) -> list[int]:
     """Return the ids of removed streams whose rows are not purged yet, in order, after the id `after`."""
-    query = Stream.objects.using(using).purgeable().filter(id__gt=after)
-    return list(query.order_by("id").values_list("id", flat=True)[:limit])
+    return next_ids(_removed_streams, "id", using, after, limit)
 
 
 def purge(using: str) -> bool:
@@ -216,6 +216,10 @@ def _up_to_bytes(chunks: Sequence[tuple[Any, ...]], limit: int) -> Sequence[tupl
         if size > limit and number:
             return chunks[:number]
     return chunks
+
+
+def _removed_streams(using: str) -> StreamQuerySet:
+    return Stream.objects.using(using).purgeable()
 
 
 def _forks(using: str) -> StreamQuerySet:

@@ -25,6 +25,7 @@ from ...runtime.caller_transaction import atomic
 from .. import staged_rows
 from ..chunk_rows import CorruptChunk, checked_segment, pack_layout
 from ..sql import Row, statements
+from .next_ids import next_ids
 
 ROWS = 500
 BYTES = 2 * 1024 * 1024
@@ -67,8 +68,11 @@ class DropPortion(NamedTuple):
 
 def trimmed(using: str, after: int, limit: int) -> list[int]:
     """Return the ids of streams with trimmed data that may still be stored, in order, after the id `after`."""
-    rows = Retention.objects.using(using).filter(trim_position__isnull=False, stream_id__gt=after)
-    return list(rows.order_by("stream_id").values_list("stream_id", flat=True)[:limit])
+    return next_ids(_trimmed_rows, "stream_id", using, after, limit)
+
+
+def _trimmed_rows(using: str) -> QuerySet[Retention]:
+    return Retention.objects.using(using).filter(trim_position__isnull=False)
 
 
 def find(using: str, ids: Collection[int]) -> DropPortion:
