@@ -11,13 +11,14 @@ import pytest
 from .mutations import MUTATIONS
 
 ROOT = Path(__file__).parents[2]
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1000" if os.environ.get("STRESS") else "100"))
+STRESS = bool(os.environ.get("STRESS"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1000" if STRESS else "100"))
 PART = 50
 """Seeds of one run, which takes two seconds to prepare."""
 
 WORKERS = min(os.cpu_count() or 1, 4)
-SECONDS = 600
-"""For one part, on a machine that has much else to do."""
+SECONDS = 1800 if STRESS else 600
+"""For one part, or until a fault is found, on a machine that has much else to do."""
 
 pytestmark = pytest.mark.simulation
 
@@ -62,7 +63,7 @@ def test_a_seed_is_the_same_run_each_time() -> None:
     assert digest(alone.stdout) == digest(first.stdout)[-len(digest(alone.stdout)) :]
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS if os.environ.get("STRESS") else list(MUTATIONS)[:1])
+@pytest.mark.parametrize("mutation", MUTATIONS if STRESS else list(MUTATIONS)[:1])
 def test_a_fault_that_is_put_back_is_found(mutation: str) -> None:
     done = simulate("--seeds", "0:1000", "--mutation", mutation)
     assert done.returncode == 1, f"{MUTATIONS[mutation].why}\n{done.stdout}{done.stderr}"
