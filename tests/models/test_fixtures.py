@@ -145,7 +145,7 @@ def test_a_nullable_key_whose_stream_is_missing_is_refused_with_its_path(tmp_pat
     file = dump(tmp_path, LABEL, use_natural_foreign_keys=True)
     note.objects.all().delete()
     empty()
-    with pytest.raises(Exception, match="There is no stream at 'notes/1'. Import the streams first"):
+    with pytest.raises(Exception, match=r"There is no stream at 'notes/1'\. Import the streams first"):
         load(file)
     assert not note.objects.exists()
 
