@@ -11,34 +11,12 @@ from functools import cache
 from typing import Any
 
 from django.core.serializers.base import DeserializationError
-from django.db.models import Field, Model
+from django.db.models import Field, ForeignKey, Model
 from django.db.models.signals import pre_save
 
 from .guard import GuardedModel
+from .natural_keys import IMPORT_FIRST, KeyOfPath
 from .stream import Stream
-
-
-class KeyOfPath(int):
-    """The primary key of a stream that was found by its path. Django's deserializer copies it into a row."""
-
-
-def find_by_path(streams: Any, path: str | None) -> Stream:
-    """Return the stream that a fixture names.
-
-    Raises:
-        Stream.DoesNotExist: there is none. Django then saves the row without it, or says so.
-    """
-    stream: Stream | None = None if path is None else streams.filter(path=path).first()
-    if stream is None:
-        raise Stream.DoesNotExist(f"There is no stream at {path!r}. {_IMPORT}")
-    stream.pk = KeyOfPath(stream.pk)
-    return stream
-
-
-_IMPORT = (
-    "Import the streams first (`manage.py streams import`), then load the fixture again. Leave out rows whose streams "
-    "had expired or were deleted when they were exported."
-)
 
 
 @cache
@@ -47,7 +25,7 @@ def _keys(model: type[Model]) -> tuple[Field[Any, Any], ...]:
     return tuple(
         field
         for field in model._meta.local_concrete_fields
-        if field.is_relation and issubclass(field.related_model, Stream) and field.target_field.primary_key
+        if isinstance(field, ForeignKey) and issubclass(field.related_model, Stream) and field.target_field.primary_key
     )
 
 
@@ -59,7 +37,7 @@ def _check_row(sender: type[Model], instance: Model, raw: bool, **kwargs: Any) -
         number = getattr(instance, field.attname)
         row = f"{sender._meta.label} {instance.pk}"
         if number is None and not field.null:
-            raise DeserializationError(f"{field.name!r} of {row} names a stream that is not here. {_IMPORT}")
+            raise DeserializationError(f"{field.name!r} of {row} names a stream that is not here. {IMPORT_FIRST}")
         if number is not None and not isinstance(number, KeyOfPath):
             raise DeserializationError(
                 f"{field.name!r} of {row} names a stream by its number ({number}), which is another stream's in "

@@ -19,6 +19,7 @@ from .async_methods import AsyncStreamMethods
 from .fields import ExactCharField, InstantField
 from .guard import GuardedQuerySet, refuse
 from .hinge import api
+from .natural_keys import find_by_path
 
 if TYPE_CHECKING:
     from .hinge import ListingPage
@@ -66,9 +67,8 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
 
     def get_by_natural_key(self, path: str | None) -> Stream:
         """Return the stream that a fixture names by its path, in any state."""
-        from .fixtures import find_by_path
-
-        return find_by_path(self, path)
+        stream: Stream = find_by_path(self, path)
+        return stream
 
     def listing(self, prefix: str = "", *, pattern: str = "", cursor: str = "", limit: int = 100) -> ListingPage:
         """Return a page of the streams that can be read, in the order of their paths. It ignores filters.

@@ -1,7 +1,7 @@
 """The reader of an event source: its chunks are the rendered events of its feed.
 
 It waits in the hub, as all live readers do. While its events are rendered it waits there too, so it goes on to send
-keep-alives, and it ends with its permission and with the server.
+signs of life, and it ends with its permission and with the server.
 """
 
 from __future__ import annotations
