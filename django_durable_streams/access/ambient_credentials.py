@@ -25,7 +25,7 @@ from .users import anonymous
 _BROWSER_SCHEMES = frozenset({b"basic", b"digest", b"negotiate", b"ntlm", b"kerberos", b"hoba", b"mutual"})
 """Schemes of `Authorization` that browsers repeat by themselves after the user has logged in once."""
 
-_BROWSER_HEADERS = frozenset({headers.ORIGIN, b"referer", headers.FETCH_SITE})
+_BROWSER_HEADERS = frozenset({headers.ORIGIN, b"referer", b"sec-fetch-site"})
 """A browser sends at least one of these with each request that may change data."""
 
 _HTTP_HEADERS = frozenset(

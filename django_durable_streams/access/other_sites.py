@@ -48,7 +48,7 @@ def cookie_hint(request_headers: Mapping[bytes, bytes]) -> str:
     if not limit or not host:
         return ""
     # Current browsers say what they know. A proxy may have changed the Host.
-    site = request_headers.get(headers.FETCH_SITE)
+    site = request_headers.get(b"sec-fetch-site")
     own = host_of(f"//{request_headers.get(b'host', b'').decode('latin-1')}")
     if site != b"cross-site" if site is not None else not own or not are_surely_apart(host, own):
         return ""
