@@ -27,6 +27,8 @@ class Parsed:
 
     events: list[Event] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
+    keep_alives: list[Event] = field(default_factory=list)
+    """The events of a quiet event source for pages."""
 
     @property
     def data(self) -> list[str]:
@@ -65,4 +67,7 @@ def parse(raw: bytes) -> Parsed:
 
 def events_of(raw: bytes) -> Parsed:
     """Return the events of an event source for pages, which may have fields `retry`."""
-    return parse(b"".join(line for line in raw.splitlines(keepends=True) if not line.startswith(b"retry:")))
+    parsed = parse(b"".join(line for line in raw.splitlines(keepends=True) if not line.startswith(b"retry:")))
+    parsed.keep_alives = [event for event in parsed.events if event.kind == "keep-alive"]
+    parsed.events = [event for event in parsed.events if event.kind != "keep-alive"]
+    return parsed

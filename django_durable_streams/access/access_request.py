@@ -28,7 +28,8 @@ from .ambient_credentials import (
     is_visible,
     strip_scope,
 )
-from .identities import session_failure
+from .identities import has_session_cookie, session_failure
+from .other_sites import cookie_hint
 
 if TYPE_CHECKING:
     from ..protocol.messages import Request
@@ -212,8 +213,10 @@ class AccessRequest:
 
     @property
     def session_failure(self) -> str:
-        """A sentence for the log, about a request without a user: whether it has a session cookie."""
-        return session_failure(self._request.headers.get(headers.COOKIE))
+        """Sentences for the log, about a request without a user: whether it has a session cookie, and why not."""
+        cookies = self._request.headers.get(headers.COOKIE)
+        hint = "" if has_session_cookie(cookies) else cookie_hint(self._request.headers)
+        return f"{session_failure(cookies)} {hint}".strip()
 
     @property
     def unread_token(self) -> str:

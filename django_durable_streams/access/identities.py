@@ -236,11 +236,16 @@ def session_key(cookies: bytes) -> str:
     return key if 8 <= len(key) <= MAX_KEY_LENGTH else NO_SESSION
 
 
+def has_session_cookie(cookies: bytes | None) -> bool:
+    """Return whether a `Cookie` header has a session cookie, of whatever value."""
+    return cookies is not None and settings.SESSION_COOKIE_NAME in parse_cookie(cookies.decode("latin-1"))
+
+
 def session_failure(cookies: bytes | None) -> str:
     """Return a sentence about a request without a user: whether it has a session cookie. Empty without sessions."""
     if not sessions.are_installed():
         return ""
     name = settings.SESSION_COOKIE_NAME
-    if cookies is None or name not in parse_cookie(cookies.decode("latin-1")):
+    if not has_session_cookie(cookies):
         return f"The request has no session cookie ({name})."
     return f"The session cookie ({name}) leads to no user here."

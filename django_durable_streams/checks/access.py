@@ -18,13 +18,18 @@ from django.utils.module_loading import import_string
 from ..access.addresses import networks
 from ..access.base import STREAM_ACTIONS, Action, Permission, is_for_everybody
 from ..access.loading import make_permissions
+from ..access.other_sites import are_surely_apart, cookie_limit, host_of
 from ..access.rest_framework import RestFramework
 from ..conf import config
 from ..server.entry_points import has_url_entry_point
 from .owners import check_owners
 from .requiring import needs_settings
 
+_OF_DEBUG = [".localhost", "127.0.0.1", "[::1]"]
+"""The hosts that Django allows with DEBUG where ALLOWED_HOSTS is empty."""
+
 _METHODS = [action.method for action in Action]
+_ARGUMENTS = ("user", "path", "request")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -51,7 +56,7 @@ def check_permission(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 @register(Tags.security)
 @needs_settings
 def check_cross_origin(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E004: an invalid name in CORS_ALLOW_HEADERS. W021: pages may read with a session, but not write."""
+    """E004: an invalid name in CORS_ALLOW_HEADERS. W021: pages may read with a session, but not write. See below."""
     problems: list[CheckMessage] = [
         Error(f"CORS_ALLOW_HEADERS: {name!r} is not the name of a header.", id="durable_streams.E004")
         for name in config().cors_allow_headers
@@ -71,7 +76,50 @@ def check_cross_origin(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -
                 id="durable_streams.W021",
             )
         )
-    return problems
+    return problems + _check_cookies()
+
+
+def _check_cookies() -> list[CheckMessage]:
+    """W031: pages of another site have no session here, and no other credentials are taken.
+
+    Without the list of public suffixes nobody knows what a site is. So this finds only hosts that cannot be one site
+    with any of ALLOWED_HOSTS.
+    """
+    limit, own = cookie_limit(), settings.ALLOWED_HOSTS or (_OF_DEBUG if settings.DEBUG else ["*"])
+    if not limit or "*" in own or not _takes_sessions_only():
+        return []
+    own_hosts = [pattern.lower().strip("[].") for pattern in own]
+    apart = [
+        origin
+        for origin in config().cors_origins
+        if origin != "*" and all(are_surely_apart(host_of(origin), host) for host in own_hosts)
+    ]
+    if not apart:
+        return []
+    return [
+        Warning(
+            f"Browsers send no session cookie from pages of {', '.join(apart)}, which are of another site than "
+            f"ALLOWED_HOSTS: SESSION_COOKIE_SAMESITE is {limit!r}.",
+            hint="Set SESSION_COOKIE_SAMESITE and CSRF_COOKIE_SAMESITE to 'None', with SESSION_COOKIE_SECURE and "
+            "CSRF_COOKIE_SECURE. Or let the pages use tokens. Silence this check if their users are known in "
+            "another way.",
+            id="durable_streams.W031",
+        )
+    ]
+
+
+def _takes_sessions_only() -> bool:
+    """Return whether reads need a user that only a session can tell."""
+    try:
+        permissions = make_permissions(config().permission_classes)
+    except ImproperlyConfigured:
+        return False
+    return all(
+        permission.needs_user
+        and not isinstance(permission, RestFramework)
+        and not is_for_everybody(permission, Action.READ)
+        for permission in permissions
+    )
 
 
 @register(Tags.security, deploy=True)
@@ -146,11 +194,11 @@ def _check_methods(permission: Permission) -> list[CheckMessage]:
     problems: list[CheckMessage] = []
     for name in _METHODS:
         try:
-            inspect.signature(getattr(permission, name)).bind(None, "path", None)
+            inspect.signature(getattr(permission, name)).bind(*_ARGUMENTS)
         except TypeError:
             problems.append(
                 Error(
-                    f"{permission_class.__name__}.{name} cannot be called.",
+                    f"{permission_class.__name__}.{name} cannot be called: {_difference(getattr(permission, name))}.",
                     hint="Let it take the user, the stream's path and the request.",
                     id="durable_streams.E006",
                 )
@@ -166,6 +214,18 @@ def _check_methods(permission: Permission) -> list[CheckMessage]:
                 )
             )
     return problems
+
+
+def _difference(method: Any) -> str:
+    """Return how a method that cannot be called differs from what it should be."""
+    parameters = inspect.signature(method).parameters.values()
+    named = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
+    if named:
+        return f"it wants {', '.join(named)} by keyword"
+    taken = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    names = f" ({', '.join(taken)})" if taken else ""
+    expected = f"{len(_ARGUMENTS)} ({', '.join(_ARGUMENTS)})"
+    return f"besides self it gets {expected}, and takes {len(taken)}{names}"
 
 
 def _check_users(permissions: list[Permission]) -> list[CheckMessage]:

@@ -1,5 +1,6 @@
 """The tables. Only `store` writes them."""
 
+from . import fixtures  # noqa: F401  checks the rows of fixtures that refer to streams
 from .chunk import Chunk, StagedChunk
 from .guard import ReadOnlyModelError
 from .identity import DatabaseIdentity

@@ -108,7 +108,7 @@ class GuardedModel(models.Model):
         label = self._meta.app_label
         raise ReadOnlyModelError(
             f"A fixture cannot restore rows of {self._meta.label}: it may be incomplete, or older than the rows. "
-            f"Leave them out (loaddata --exclude {label}), and copy streams with the tools of the database."
+            f"Leave them out (loaddata --exclude {label}), and move streams by `manage.py streams export` and `import`."
         )
 
 

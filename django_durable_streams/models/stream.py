@@ -19,6 +19,7 @@ from .async_methods import AsyncStreamMethods
 from .fields import ExactCharField, InstantField
 from .guard import GuardedQuerySet, refuse
 from .hinge import api
+from .natural_keys import find_by_path
 
 if TYPE_CHECKING:
     from .hinge import ListingPage
@@ -63,6 +64,11 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
         end = listings.end_of_prefix(prefix)
         streams = self.filter(path__gte=prefix) if prefix else self.filter(path__isnull=False)
         return streams if end is None else streams.filter(path__lt=end)
+
+    def get_by_natural_key(self, path: str | None) -> Stream:
+        """Return the stream that a fixture names by its path, in any state."""
+        stream: Stream = find_by_path(self, path)
+        return stream
 
     def listing(self, prefix: str = "", *, pattern: str = "", cursor: str = "", limit: int = 100) -> ListingPage:
         """Return a page of the streams that can be read, in the order of their paths. It ignores filters.
@@ -261,6 +267,10 @@ class Stream(AsyncStreamMethods):
 
     def __str__(self) -> str:
         return self.path if self.path is not None else f"({self.pk}, removed)"
+
+    def natural_key(self) -> tuple[str | None]:
+        """Return the path, by which fixtures name the stream. Numbers are different in another database."""
+        return (self.path,)
 
     @property
     def closing_request(self) -> str:

@@ -66,9 +66,13 @@ def encode(event: PageEvent, event_id: str) -> bytes:
     return name + sse.data_field(event.data.encode(errors="replace")) + sse.event_id(event_id) + b"\n"
 
 
-def encode_id(event_id: str) -> bytes:
-    """Return a block that gives a client an id, and no event."""
-    return sse.event_id(event_id) + b"\n"
+def encode_keep_alive(event_id: str | None) -> bytes:
+    """Return the event of a quiet response: traffic for proxies, and a sign for scripts, which see no comments.
+
+    Args:
+        event_id: an id that the client does not have yet.
+    """
+    return b"event:keep-alive\ndata:\n" + (sse.event_id(event_id) if event_id else b"") + b"\n"
 
 
 def encode_retry(seconds: float) -> bytes:

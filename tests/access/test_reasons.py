@@ -265,6 +265,42 @@ async def test_the_log_tells_no_session_cookie_from_one_that_leads_to_no_user(
     assert ("anonymous" in line) is (case != "a login")
 
 
+OTHER_SITE = (
+    "Its page is of another site (app.other.com), and SESSION_COOKIE_SAMESITE = 'Lax' keeps the cookie from there."
+)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "site", "is_told"),
+    [
+        ("https://app.other.com", "api.example.com", None, True),
+        ("https://app.other.com:8443", "api.example.com:8000", None, True),
+        ("https://app.other.com", "api.example.com", "cross-site", True),
+        ("https://app.other.com", "backend.other.com", "cross-site", True),  # the browser knows what a proxy hides
+        ("https://app.other.com", "api.example.com", "same-site", False),
+        ("https://app.other.com", "api.other.com", None, False),
+        ("https://app.other.com", "other.com", None, False),
+        ("null", "api.example.com", "cross-site", False),
+        ("https://[", "api.example.com", "cross-site", False),
+        (None, "api.example.com", "cross-site", False),
+    ],
+)
+@override_streams(PERMISSION_CLASSES=f"{__name__}.Silent")
+@override_settings(ALLOWED_HOSTS=["*"])
+async def test_the_log_says_that_a_page_of_another_site_has_no_session_cookie(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, origin: str | None, host: str, site: str | None, is_told: bool
+) -> None:
+    headers = {"origin": origin, "host": host, "sec-fetch-site": site}
+    sent = {name: value for name, value in headers.items() if value is not None}
+    line, _ = await refused(client, caplog, **sent)
+    assert line.endswith(f"{NO_COOKIE} {OTHER_SITE}" if is_told else NO_COOKIE)
+    if is_told:
+        assert (await refused(client, caplog, cookie="sessionid=abcdefgh", **sent))[0].endswith(NO_USER)
+        for none in ("None", None, False):
+            with override_settings(SESSION_COOKIE_SAMESITE=none):
+                assert (await refused(client, caplog, **sent))[0].endswith(NO_COOKIE)
+
+
 @SIGNED
 async def test_the_session_is_no_reason_where_no_class_uses_it(
     client: AsgiClient, caplog: pytest.LogCaptureFixture

@@ -101,6 +101,12 @@ class Network:
         with self._changed:
             self._marker = marker
 
+    def silence(self) -> None:
+        """Forward nothing more on the present connections, and close none of them. New ones are forwarded."""
+        with self._changed:
+            for connection in self._connections:
+                connection.is_silent = True
+
     def refuse(self, refuses: bool = True) -> None:
         """Answer each new connection with a 502, as a proxy does whose server restarts. False: forward again."""
         with self._changed:
@@ -179,6 +185,7 @@ class _Connection:
 
     def __init__(self, network: Network, client: socket.socket, server: socket.socket) -> None:
         self.url = ""
+        self.is_silent = False
         self._network, self._client, self._server = network, client, server
 
     def start(self) -> None:
@@ -210,7 +217,8 @@ class _Connection:
                 if not body and b"\r\n\r\n" in unread:
                     head, _, unread = unread.partition(b"\r\n\r\n")
                     body = self._read_head(head.decode("latin-1"))
-            self._server.sendall(piece)
+            if not self.is_silent:
+                self._server.sendall(piece)
 
     def _read_head(self, head: str) -> int:
         """Count a request, and return the length of its body."""
@@ -223,6 +231,8 @@ class _Connection:
     def _responses(self) -> None:
         seen = b""
         while piece := self._server.recv(PIECE):
+            if self.is_silent:
+                continue
             seen = seen[-1024:] + piece
             passed = self._network.passed(seen, len(piece))
             if passed is not None:

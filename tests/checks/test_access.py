@@ -74,13 +74,40 @@ class WrongArguments(Permission):
         return True
 
 
+class WithoutSelf(Permission):
+    def can_read(user, path, request):  # type: ignore
+        return True
+
+
+class OneMore(Permission):
+    def can_read(self, user: Any, path: str, request: Any, extra: int) -> bool:  # type: ignore[override]
+        return True
+
+
+class Keyword(Permission):
+    def can_read(self, user: Any, path: str, request: Any, *, extra: int) -> bool:  # type: ignore[override]
+        return True
+
+
 class Misspelt(Permission):
     def can_raed(self, user: Any, path: str, request: AccessRequest) -> bool:
         return True
 
 
 def test_methods_that_cannot_be_called_or_never_are() -> None:
-    assert ids(f"{HERE}.WrongArguments") == ["durable_streams.E006"]
+    expected = "besides self it gets 3 (user, path, request), and takes"
+    for name, difference in (
+        ("WrongArguments", f"{expected} 1 (user)"),
+        ("WithoutSelf", f"{expected} 2 (path, request)"),
+        ("OneMore", f"{expected} 4 (user, path, request, extra)"),
+        ("Keyword", "it wants extra by keyword"),
+    ):
+        with override_streams(PERMISSION_CLASSES=f"{HERE}.{name}"):
+            (message,) = check_permission(None)
+        assert (message.id, message.msg) == (
+            "durable_streams.E006",
+            f"{name}.can_read cannot be called: {difference}.",
+        )
     with override_streams(PERMISSION_CLASSES=f"{HERE}.Misspelt"):
         (message,) = check_permission(None)
     assert (message.id, message.hint) == ("durable_streams.W001", "Did you mean can_read?")
@@ -144,12 +171,64 @@ def test_pages_that_read_with_a_session_may_write_with_it_too(
     origins: list[str], trusted: list[str], expected: int
 ) -> None:
     with (
-        override_settings(CSRF_TRUSTED_ORIGINS=trusted),
+        override_settings(CSRF_TRUSTED_ORIGINS=trusted, SESSION_COOKIE_SAMESITE="None"),
         override_streams(CORS_ORIGINS=origins, PERMISSION_CLASSES=OWNER),
     ):
         assert [message.id for message in check_cross_origin(None)] == ["durable_streams.W021"] * expected
     with override_streams(CORS_ORIGINS=origins, PERMISSION_CLASSES=f"{PACKAGE}.AllowAll"):
         assert check_cross_origin(None) == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "hosts", "is_apart"),
+    [
+        ("https://app.other.com", ["api.example.com"], True),
+        ("https://app.other.com", ["api.example.com", ".other.com"], False),
+        ("https://app.example.com", ["api.example.com"], False),
+        ("https://example.com", ["api.example.com"], False),
+        ("https://app.example.com", [".example.com"], False),
+        ("https://a.co.uk", ["b.co.uk"], False),  # nobody here knows that this suffix is public
+        ("https://app.other.com", ["*"], False),
+        ("https://app.other.com", ["api.example.com", "*"], False),
+        ("*", ["api.example.com"], False),
+        ("http://localhost:5173", ["127.0.0.1"], True),
+        ("http://localhost:5173", ["api.example.com", "localhost"], False),
+        ("http://app.localhost:5173", ["localhost"], False),
+        ("http://10.0.0.1:5173", ["10.0.0.2"], True),
+        ("http://[::1]:5173", ["[::1]"], False),
+        ("capacitor://localhost", ["api.example.com"], True),
+    ],
+)
+def test_pages_that_are_surely_of_another_site_have_no_session_cookie(
+    origin: str, hosts: list[str], is_apart: bool
+) -> None:
+    def ids_with(permission: Any, same_site: Any) -> list[str | None]:
+        with (
+            override_settings(ALLOWED_HOSTS=hosts, SESSION_COOKIE_SAMESITE=same_site, CSRF_TRUSTED_ORIGINS=[origin]),
+            override_streams(CORS_ORIGINS=[origin], PERMISSION_CLASSES=permission),
+        ):
+            return [message.id for message in check_cross_origin(None)]
+
+    for limit in ("Lax", "Strict", "lax"):
+        assert ids_with(OWNER, limit) == ["durable_streams.W031"] * is_apart
+    for none in ("None", None, False):
+        assert ids_with(OWNER, none) == []
+    for permission in ([f"{PACKAGE}.SignedURLs", OWNER], [JWT, OWNER], f"{PACKAGE}.ReadOnly"):
+        assert ids_with(permission, "Lax") == []
+
+
+def test_the_hosts_of_debug_count_where_no_host_is_allowed() -> None:
+    for debug, origin, expected in (
+        (True, "http://localhost:5173", 0),
+        (True, "http://127.0.0.1:5173", 0),
+        (True, "https://app.other.com", 1),
+        (False, "https://app.other.com", 0),
+    ):
+        with (
+            override_settings(DEBUG=debug, ALLOWED_HOSTS=[], CSRF_TRUSTED_ORIGINS=[origin]),
+            override_streams(CORS_ORIGINS=[origin], PERMISSION_CLASSES=OWNER),
+        ):
+            assert [message.id for message in check_cross_origin(None)] == ["durable_streams.W031"] * expected
 
 
 @pytest.mark.parametrize("name", ["", "x y", "x:y", "x\r\ny", "ü"])

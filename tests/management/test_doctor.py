@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import re
 import socket
 import subprocess
@@ -177,6 +178,9 @@ def test_a_message_that_does_not_arrive_is_an_error(monkeypatch: pytest.MonkeyPa
 # --- through a URL
 
 
+Fault = Callable[[bytes, AsyncIterator[bytes]], AsyncIterator[bytes]]
+
+
 class Proxy:
     """A proxy with a fault, in front of a server, in a thread of its own.
 
@@ -185,7 +189,7 @@ class Proxy:
         fault: what it does to a response, given as its head and an iterator of the parts of its body.
     """
 
-    def __init__(self, port: int, fault: Callable[[bytes, AsyncIterator[bytes]], AsyncIterator[bytes]]) -> None:
+    def __init__(self, port: int, fault: Fault) -> None:
         self.port = free_port()
         self._target = port
         self._fault = fault
@@ -266,6 +270,25 @@ async def failing(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[byt
     yield b"HTTP/1.1 503 Away\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
 
 
+async def timing_out(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield b"HTTP/1.1 504 Gateway Time-out\r\nContent-Length: 12\r\nConnection: close\r\n\r\n<h1>504</h1>"
+
+
+async def limiting(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    body = b'{"detail": "Too many live readers."}'
+    yield b"HTTP/1.1 429 Slow\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
+
+
+def later(fault: Fault) -> Fault:
+    """A fault that begins after the first response, which is the one of the plain read."""
+    numbers = itertools.count()
+
+    def choose(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        return fault(head, parts) if next(numbers) else passing(head, parts)
+
+    return choose
+
+
 async def redirecting(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield b"HTTP/1.1 301 M\r\nLocation: https://x.example/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -304,15 +327,36 @@ def server() -> Iterator[Server]:
         (marking, 0, "compresses event streams"),
     ],
 )
-def test_a_fault_on_the_way_is_found(
-    server: Server, fault: Callable[[bytes, AsyncIterator[bytes]], AsyncIterator[bytes]], status: int, named: str
-) -> None:
+def test_a_fault_on_the_way_is_found(server: Server, fault: Fault, status: int, named: str) -> None:
     with Proxy(server.port, fault) as proxy:
         url = f"http://127.0.0.1:{proxy.port}/v1/stream/"
         done = Shell(server.env).run("doctor", "--url", url)
     assert named in done.stdout.decode(), done.stdout.decode() + done.stderr.decode()
     assert done.returncode == status
     assert Shell(server.env).output("list", "doctor/") == b""
+
+
+OF_PROXIES = ("Let the proxy wait", "Serve the URL by ASGI")
+
+
+@pytest.mark.parametrize(
+    ("fault", "named", "is_proxy"),
+    [
+        (failing, "(status 503). It says: The migrations are missing. The log of the server has more.", False),
+        (limiting, "(status 429). It says: Too many live readers. The log of the server has more.", False),
+        (timing_out, "(status 504).", True),
+    ],
+)
+def test_a_live_read_that_is_refused_has_the_words_of_the_server_and_no_hint_about_proxies(
+    server: Server, fault: Fault, named: str, is_proxy: bool
+) -> None:
+    with Proxy(server.port, later(fault)) as proxy:
+        done = Shell(server.env).run("doctor", "--url", f"http://127.0.0.1:{proxy.port}/v1/stream/")
+    text = done.stdout.decode()
+    assert f"A long-poll was not answered with the data that was appended {named}" in text
+    assert f"No event arrived {named}" in text
+    assert [hint in text for hint in OF_PROXIES] == [is_proxy] * 2
+    assert done.returncode == 1
 
 
 def test_the_url_is_read_as_a_user_by_a_session_that_is_deleted() -> None:

@@ -17,6 +17,7 @@ from django_durable_streams.management.streams import append, base, delete, prun
 from django_durable_streams.management.streams.table import SUBCOMMANDS
 from django_durable_streams.models import Chunk, DatabaseIdentity, Stream
 from django_durable_streams.store.operations import MoveEntries
+from django_durable_streams.store.upkeep.sweeping import Swept
 from django_durable_streams.store.write import group_commit
 from tests.management.commands import rows, rows_and_notes, streams
 from tests.overriding import override_streams
@@ -534,7 +535,8 @@ def test_the_kept_bytes_and_the_rules_of_retention_are_shown() -> None:
     stream = Stream.objects.create(path="a", content_type="text/plain", data="abc")
     stream.append("def")
     text = " ".join(streams("show", "a").split())
-    assert "bytes appended 6 bytes kept 6 keeps everything" in text
+    assert "bytes appended 6 bytes kept 6 keeps everything, as it has no rule of retention closed" in text
+    assert rows("show", "a")[0]["has_retention_rule"] is False
     stream.retain(age=3600, bytes=100)
     stream.trim("now")
     text = " ".join(streams("show", "a").split())
@@ -542,6 +544,15 @@ def test_the_kept_bytes_and_the_rules_of_retention_are_shown() -> None:
     (row,) = rows("show", "a")
     assert (row["size"], row["kept"]) == (6, 0)
     assert row["retention"] == {"age": 3600, "bytes": 100, "messages": None}
+    assert row["has_retention_rule"] is True
+
+
+@pytest.mark.parametrize("path", ["a/audit/by-setting", "a/own-all"])
+def test_a_rule_that_keeps_everything_is_told_from_no_rule(path: str) -> None:
+    with override_streams(RETENTION=KEEPING):
+        _make_streams_with_rules()
+        assert "keeps everything, by a rule of retention closed" in " ".join(streams("show", path).split())
+        assert rows("show", path)[0]["has_retention_rule"] is True
 
 
 KEEPING = {"a/audit/**": {}, "a/**": {"age": 86400}}
@@ -718,9 +729,32 @@ def test_prune_ends_what_waits_for_housekeeping() -> None:
     assert (counts["expired"], counts["removed"], counts["purged"], counts["left"]) == (1, 1, 4, 0)
     assert Stream.objects.get().path == "alive"
     assert Chunk.objects.count() == 1
-    assert streams("prune") == (
-        "0 streams deleted, besides 0 expired and 0 whose forks are gone. The data of 0 deleted streams was removed.\n"
-    )
+    assert streams("prune") == "Nothing to delete.\n"
+    assert streams("prune", "--dry-run") == "Nothing to delete.\n"
+
+
+@pytest.mark.parametrize(
+    ("counts", "dry", "wet"),
+    [
+        ((1, 0, 0, 0, 0), "1 stream would be deleted.", "1 stream was deleted."),
+        ((2, 1, 0, 0, 0), "2 streams would be deleted. 1 expired stream would be deleted.", None),
+        ((0, 2, 0, 2, 0), None, "2 expired streams were deleted. The data of 2 deleted streams was removed."),
+        ((0, 0, 1, 0, 0), None, "1 deleted stream was removed, as no fork is left."),
+        ((0, 0, 2, 0, 0), "2 deleted streams would be removed, as no fork is left.", None),
+        (
+            (0, 0, 0, 1, 1),
+            None,
+            "The data of 1 deleted stream was removed. 1 stream is held by other rows or transactions.",
+        ),
+        ((0, 0, 0, 0, 3), None, "3 streams are held by other rows or transactions."),
+    ],
+)
+def test_the_summary_of_a_prune_leaves_out_what_is_zero(
+    counts: tuple[int, int, int, int, int], dry: str | None, wet: str | None
+) -> None:
+    for text, dry_run in ((dry, True), (wet, False)):
+        if text is not None:
+            assert " ".join(prune._sentences(counts[0], Swept(*counts[1:]), dry_run)) == text
 
 
 def test_prune_deletes_unused_streams() -> None:
@@ -760,7 +794,7 @@ def test_a_dry_run_names_the_first_streams_and_all_of_them_on_request() -> None:
     Stream.objects.unguarded().filter(path="b/expired").update(deadline=clock.now() - timedelta(seconds=1))
     command = ("prune", "a/*", "--idle", "30d", "--dry-run")
     lines = streams(*command).splitlines()
-    assert lines[0].startswith("23 streams would be deleted, besides 1 expired")
+    assert lines[0].startswith("23 streams would be deleted. 1 expired stream would be deleted.")
     assert lines[1:21] == [f"a/{number:02} would be deleted." for number in range(20)]
     assert lines[21:] == ["And 4 more: -v 2 shows all of them."]
     everything = streams(*command, "-v", "2").splitlines()

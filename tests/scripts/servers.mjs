@@ -1,6 +1,6 @@
 // Runs the scripts of the static files against answers of a server that is not there, on a clock of its own:
-// node servers.mjs NAME, with {answers, seconds} on its input. An answer is {status, headers, chunks, cut, hang}. The last
-// one comes again and again. Prints what was requested when, and what came of it.
+// node servers.mjs NAME, with {answers, seconds} on its input. An answer is {status, headers, chunks, cut, hang, beats}. The
+// last one comes again and again. `beats` of 15 seconds follow its chunks, each with a comment, and then silence. Prints what was requested when, and what came of it.
 
 import { readFileSync } from "node:fs"
 
@@ -19,7 +19,15 @@ globalThis.setTimeout = (call, wait) => {
   timers.set(++number, { at, call })
   return number
 }
-globalThis.clearTimeout = (timer) => timers.delete(timer)
+globalThis.clearTimeout = globalThis.clearInterval = (timer) => timers.delete(timer)
+globalThis.setInterval = (call, wait) => {
+  const own = setTimeout(() => {
+    timers.set(own, { at: now + wait, call: timers.get(own)?.call ?? again })
+    call()
+  }, wait)
+  const again = timers.get(own).call
+  return own
+}
 const settle = async () => {
   for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => real.setImmediate(resolve))
 }
@@ -38,19 +46,30 @@ async function pass(milliseconds) {
 
 // The server
 
+const BEAT = 15_000
 const requests = []
 globalThis.fetch = async (url, { signal } = {}) => {
   signal?.throwIfAborted()
-  const { status = 200, headers = {}, chunks = [], cut, hang } = answers[Math.min(requests.length, answers.length - 1)]
+  const { status = 200, headers = {}, chunks = [], cut, hang, beats = -1 } = answers[Math.min(requests.length, answers.length - 1)]
   requests.push(now)
   const aborted = new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)))
   aborted.catch(() => {})
   if (hang) return aborted
   if (status === 0) throw new TypeError("Failed to fetch")
   const rest = chunks.map((chunk) => Uint8Array.from(chunk))
+  let left = beats
   const body = new ReadableStream({
+    start(stream) {
+      aborted.catch((error) => stream.error(error))
+    },
     async pull(stream) {
       if (rest.length) return stream.enqueue(rest.shift())
+      if (left > 0) {
+        await new Promise((resolve) => setTimeout(resolve, BEAT))
+        left--
+        return stream.enqueue(new TextEncoder().encode(":\n\n"))
+      }
+      if (left === 0) return new Promise(() => {})
       if (cut) return stream.error(new TypeError("network error"))
       stream.close()
     },
@@ -90,21 +109,42 @@ const RUN = {
   },
   async source() {
     globalThis.location = "http://test/"
+    const made = (done.made = [])
     globalThis.EventSource = class extends EventTarget {
       readyState = 0
-      constructor() {
+      constructor(url) {
         super()
-        queueMicrotask(() => {
-          this.readyState = 2
-          this.onerror()
-        })
+        made.push([now, String(url)])
+        queueMicrotask(() => (given.events ? this.#play() : this.#fail()))
       }
       close() {
         this.readyState = 2
       }
+      #fail() {
+        this.readyState = 2
+        this.onerror()
+      }
+      /** Opens, and has an event at each of the given times. Then nothing comes. */
+      async #play() {
+        this.readyState = 1
+        this.onopen()
+        for (const [at, type] of given.events) {
+          await new Promise((resolve) => setTimeout(resolve, at))
+          if (this.readyState === 2) return
+          const event = Object.assign(new Event(type), { data: "", lastEventId: `id-${at}` })
+          this.dispatchEvent(event)
+        }
+      }
+    }
+    globalThis.MessageEvent = class extends Event {
+      constructor(type, init) {
+        super(type)
+        Object.assign(this, init)
+      }
     }
     const { ReconnectingEventSource } = await import(`${SCRIPTS}event-source.js`)
     const source = new ReconnectingEventSource("/events")
+    source.addEventListener("mine", () => {})
     source.onerror = ({ status }) => status && done.statuses.push(status)
     await pass(seconds * 1000)
     source.close()

@@ -102,3 +102,45 @@ def test_a_server_that_never_answers_is_asked_again_and_a_closed_source_asks_no_
     result = run("source", [{"hang": True}], seconds=100)
     assert len(result["requests"]) in (2, 3, 4)
     assert (result["readyState"], result["timers"]) == (2, 0)
+
+
+def test_follow_notices_a_silent_network_after_45_seconds_without_a_byte() -> None:
+    """Comments are bytes: while they come, no request is made anew."""
+    head = {"headers": {"content-type": "application/json", "stream-next-offset": "0"}, "chunks": []}
+    control = 'event: control\ndata:{"streamNextOffset":"0"}\n\n'
+    result = run("follow", [head, answer(control, beats=8)], seconds=640)
+    assert result["requests"] == [0, 0, 165_000, 330_000, 495_000]  # 120 seconds of comments, and 45 of silence
+    assert (result["statuses"], result["timers"]) == ([], 0)
+
+
+def test_follow_gives_up_a_request_without_an_answer() -> None:
+    result = run("follow", [{"hang": True}], seconds=200)
+    assert len(result["requests"]) in (4, 5)
+    assert all(30_000 <= later - earlier <= 46_000 for earlier, later in pairwise(result["requests"]))
+    assert result["timers"] == 0
+
+
+def test_an_answer_goes_on_45_seconds_after_the_network_went_silent() -> None:
+    silent = answer("data: a\n\n", beats=4)
+    whole = answer("data: a\n\n", "data: b\n\n", DONE)
+    for again in ([whole], [{"hang": True}, whole]):
+        result = run("resuming", [silent, *again], seconds=300)
+        assert result["text"] == f"data: a\n\ndata: b\n\n{DONE}"
+        assert 105_000 <= result["requests"][1] <= 106_000
+        assert (result["over"], result["error"], result["timers"]) == (True, None, 0)
+        assert len(result["requests"]) == 1 + len(again)
+
+
+@pytest.mark.parametrize("type_of_event", ["keep-alive", "message", "mine"])
+def test_a_source_is_made_anew_45_seconds_after_its_last_event(type_of_event: str) -> None:
+    events = [[20_000, type_of_event], [30_000, type_of_event], [40_000, type_of_event]]
+    result = run("source", [], seconds=230, events=events)
+    (_, first), (at, second) = result["made"]
+    assert (at, first, second) == (135_000, "http://test/events", "http://test/events?offset=id-40000")
+    assert result["timers"] == 0
+
+
+def test_a_source_that_does_not_open_is_made_anew() -> None:
+    result = run("source", [], seconds=200, events=[])
+    assert [at for at, _ in result["made"]] == [0, 45_000, 90_000, 135_000, 180_000]
+    assert (result["readyState"], result["timers"]) == (2, 0)

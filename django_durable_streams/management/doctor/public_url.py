@@ -48,6 +48,8 @@ _NOT_SERVED = (
     "runserver does not load asgi.py, unless its output has the line 'Starting ASGI/Daphne'."
 )
 
+_SEE_LOG = "The log of the server has more."
+
 _HOW = {
     "nginx": "In nginx, set `proxy_buffering off` and remove `proxy_ignore_headers X-Accel-Buffering`.",
     "apache": "In Apache, set `flushpackets=on` in ProxyPass, and leave mod_deflate off for text/event-stream.",
@@ -149,7 +151,7 @@ def _refused(url: PublicURL, response: http.client.HTTPResponse, body: bytes) ->
         remedy = f"If {host} is the right host, add it to ALLOWED_HOSTS, and let the proxy pass the header Host on."
         return error("URL", f"The server refuses the request ({status}).{detail}", remedy)
     if status >= 500:
-        remedy = "See the log of the server and of the proxy."
+        remedy = _SEE_LOG if detail else "See the log of the server and of the proxy."
         return error("URL", f"The server cannot answer ({status}).{detail}", remedy)
     if 300 <= status < 400:
         place = response.getheader("Location") or "another place"
@@ -177,14 +179,21 @@ def _long_poll(url: PublicURL, stream: Stream) -> Iterator[Finding]:
     stream.append("second\n")
     seconds = reading.wait_for(b"second", CONNECT_SECONDS) if early is None else None
     if seconds is None:
-        status = "no response" if reading.response is None else f"status {reading.response.status}"
-        yield error(
-            "long-poll",
-            f"A long-poll was not answered with the data that was appended ({status}).",
-            "Let the proxy wait for longer than LONG_POLL_TIMEOUT, and cache nothing.",
+        text = "A long-poll was not answered with the data that was appended"
+        yield _unanswered(
+            "long-poll", text, reading, "Let the proxy wait for longer than LONG_POLL_TIMEOUT, and cache nothing."
         )
     else:
         yield ok("long-poll", f"A long-poll was answered {seconds:.2f} s after the append.")
+
+
+def _unanswered(subject: str, text: str, reading: _Reading, remedy: str) -> Finding:
+    """Return the finding about a live read without its data. The remedy is for a proxy or server without own words."""
+    if reading.response is None:
+        return error(subject, f"{text} (no response).", remedy)
+    status, detail = reading.response.status, _detail(reading.received)
+    is_own = bool(detail) and status >= 400 and status != 501  # which a server without event streams says
+    return error(subject, f"{text} (status {status}).{detail}", _SEE_LOG if is_own else remedy)
 
 
 class _Reading:
@@ -255,8 +264,7 @@ def _event_stream(url: PublicURL, stream: Stream) -> Iterator[Finding]:
         )
         yield from _coding(url, stream)
     else:
-        status = f"status {reading.response.status}" if reading.response is not None else "no response"
-        yield error("SSE", f"No event arrived ({status}).", "Serve the URL by ASGI, and see the log of the server.")
+        yield _unanswered("SSE", "No event arrived", reading, "Serve the URL by ASGI, and see the log of the server.")
 
 
 def _coding(url: PublicURL, stream: Stream) -> Iterator[Finding]:

@@ -170,7 +170,7 @@ def note_left_out(console: Console, count: int) -> None:
     if count:
         were = "was" if count == 1 else "were"
         console.note(
-            f"{counted(count, 'stream')} {were} left out, because a rule of retention keeps everything there. "
+            f"{counted(count, 'stream')} {were} left out, because a rule of retention says to keep everything there. "
             "To include them: --include-keep-all"
         )
 

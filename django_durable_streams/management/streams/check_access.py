@@ -64,7 +64,7 @@ status is 1 if the action is refused.
     has_database = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("access", metavar="ACTION", choices=ACTIONS, help=", ".join(ACTIONS))
+        parser.add_argument("access", metavar="ACTION", choices=ACTIONS, help=f"one of {', '.join(ACTIONS)}")
         parser.add_argument(
             "path",
             metavar="PATH",

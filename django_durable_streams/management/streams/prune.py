@@ -205,12 +205,8 @@ def _sweep(console: Console) -> sweeping.Swept:
 
 
 def _report(console: Console, deleted: int, swept: sweeping.Swept, *, dry_run: bool) -> None:
-    would = "would be " if dry_run else ""
-    left = f" {swept.left:,} are held by other rows or transactions." if swept.left else ""
-    data = f"data of {counted(swept.purged, 'deleted stream')}"
     console.write(
-        f"{counted(deleted, 'stream')} {would}deleted, besides {swept.expired:,} expired and {swept.removed:,} whose "
-        f"forks are gone. The {data} {'would be' if dry_run else 'was'} removed.{left}",
+        " ".join(_sentences(deleted, swept, dry_run)) or "Nothing to delete.",
         deleted=deleted,
         expired=swept.expired,
         removed=swept.removed,
@@ -218,3 +214,21 @@ def _report(console: Console, deleted: int, swept: sweeping.Swept, *, dry_run: b
         left=swept.left,
         dry_run=dry_run,
     )
+
+
+def _sentences(deleted: int, swept: sweeping.Swept, dry_run: bool) -> Iterator[str]:
+    """Yield what was done, or would be. What was not done has no sentence."""
+    for count, kind, deed in (
+        (deleted, "stream", "deleted"),
+        (swept.expired, "expired stream", "deleted"),
+        (swept.removed, "deleted stream", "removed, as no fork is left"),
+    ):
+        if count:
+            was = "would be" if dry_run else "was" if count == 1 else "were"
+            yield f"{counted(count, kind)} {was} {deed}."
+    if swept.purged:
+        data = f"The data of {counted(swept.purged, 'deleted stream')}"
+        yield f"{data} {'would be' if dry_run else 'was'} removed."
+    if swept.left:
+        are = "is" if swept.left == 1 else "are"
+        yield f"{counted(swept.left, 'stream')} {are} held by other rows or transactions."

@@ -8,6 +8,7 @@ from typing import Any
 
 from ... import clock
 from ...models import Chunk, Producer, Stream, SubscriptionLink
+from ...store.upkeep import retention
 from .base import Console, Options, Subcommand, add_paths, each_stream, table
 
 _LABELS = {"size": "bytes appended", "kept": "bytes kept", "retention": "keeps"}
@@ -33,13 +34,17 @@ streams show 'chat/**' --json
             if console.is_json:
                 console.json(values)
                 continue
-            lines = [(_LABELS.get(name, name.replace("_", " ")), _text(value)) for name, value in values.items()]
+            has_rule = values.pop("has_retention_rule")
+            lines = [
+                (_LABELS.get(name, name.replace("_", " ")), _text(value, has_rule)) for name, value in values.items()
+            ]
             lines = [(label, text) for label, text in lines if text]
             console.write("\n".join([*([""] if number else []), *table(lines)]))
 
 
 def describe(stream: Stream, using: str) -> dict[str, Any]:
     """Return the state of a stream."""
+    rule = retention.rule_of(stream.path or "", retention.row_of(stream.pk, using))
     source = stream.source.path if stream.source_id is not None and stream.source is not None else None
     return {
         "path": stream.path,
@@ -49,6 +54,7 @@ def describe(stream: Stream, using: str) -> dict[str, Any]:
         "size": stream.tail_position,
         "kept": stream.tail_position - stream.first_position,
         "retention": stream.retention._asdict(),
+        "has_retention_rule": rule is not None,
         "closed": stream.closed,
         "closed_by": stream.closing_request or None,
         "last_seq": stream.last_seq,
@@ -70,12 +76,14 @@ def _utc(value: datetime | None) -> datetime | None:
     return None if value is None else clock.from_project(value).astimezone(UTC)
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, has_rule: bool) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S UTC")
     if isinstance(value, dict):  # the rules of retention
         limits = [f"{limit:,} {_UNITS[name]}" for name, limit in value.items() if limit is not None]
-        return "the newest " + ", ".join(limits) if limits else "everything"
+        if limits:
+            return "the newest " + ", ".join(limits)
+        return "everything, by a rule of retention" if has_rule else "everything, as it has no rule of retention"
     if value is None:
         return ""
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

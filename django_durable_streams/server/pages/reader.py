@@ -1,7 +1,7 @@
 """The reader of an event source: its chunks are the rendered events of its feed.
 
 It waits in the hub, as all live readers do. While its events are rendered it waits there too, so it goes on to send
-comments, and it ends with its permission and with the server.
+signs of life, and it ends with its permission and with the server.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ...protocol import page_events, sse
+from ...protocol import page_events
 from ..event_stream_reader import EventStreamReader, Step
 from .feed import EventFeed, OwnFeed, shared_feed
 
@@ -90,7 +90,7 @@ class PageReader(EventStreamReader):
             feed.request(self)
         if now - self._last_chunk >= self._keep_alive:
             has_id, self._has_unsent_id = self._has_unsent_id, False
-            return self._count(page_events.encode_id(self._event_id) if has_id else sse.KEEP_ALIVE)
+            return self._count(page_events.encode_keep_alive(self._event_id if has_id else None))
         return Step.WAIT
 
     @property

@@ -1,7 +1,9 @@
 /** An `EventSource` that goes on after an HTTP error, such as the 502 of a proxy whose server restarts: docs/pages.md
  *
  * A browser closes its own one for ever then. This asks for the status, and while another attempt can succeed, it makes
- * a new `EventSource` at the last id. It stays closed after the end event, and after a refusal.
+ * a new `EventSource` at the last id. So it does after 45 seconds without an event, as a network that has gone silent
+ * closes nothing: event views send one of their own when nothing happens. It stays closed after the end event, and after
+ * a refusal.
  * @example const source = new ReconnectingEventSource(url); source.onmessage = (event) => show(event.data) */
 export class ReconnectingEventSource extends EventTarget {
 	static CONNECTING = 0
@@ -19,6 +21,7 @@ export class ReconnectingEventSource extends EventTarget {
 	#end
 	#source
 	#delay = FIRST_DELAY
+	#silence
 	#controller = new AbortController()
 	#types = new Set()
 
@@ -29,7 +32,7 @@ export class ReconnectingEventSource extends EventTarget {
 		this.#url = new URL(url, location)
 		this.#init = init
 		this.#end = end
-		this.#types.add("message").add(end)
+		this.#types.add("message").add(KEEP_ALIVE).add(end)
 		this.#open()
 	}
 
@@ -55,13 +58,14 @@ export class ReconnectingEventSource extends EventTarget {
 
 	close() {
 		this.#controller.abort()
-		this.#source.close()
+		this.#leave()
 	}
 
 	#open() {
 		const source = (this.#source = new EventSource(this.#url, this.#init))
 		for (const type of this.#types) source.addEventListener(type, this.#forward)
 		source.onopen = () => {
+			this.#hear()
 			this.#delay = FIRST_DELAY
 			this.#tell(new Event("open"))
 		}
@@ -69,9 +73,26 @@ export class ReconnectingEventSource extends EventTarget {
 			if (source.readyState == 2) this.#goOn()
 			this.#fail(0)
 		}
+		this.#hear()
+	}
+
+	#leave() {
+		clearTimeout(this.#silence)
+		this.#source.close()
+	}
+
+	/** The server is there. A browser that gets nothing more, and no end either, would wait for ever. */
+	#hear() {
+		clearTimeout(this.#silence)
+		this.#silence = setTimeout(() => {
+			this.#leave()
+			this.#open()
+			this.#fail(0)
+		}, SILENCE)
 	}
 
 	#forward = ({type, data, lastEventId, origin}) => {
+		this.#hear()
 		if (type == this.#end) this.close()
 		else if (lastEventId) this.#url.searchParams.set("offset", lastEventId)
 		this.#tell(new MessageEvent(type, {data, lastEventId, origin}))
@@ -92,6 +113,7 @@ export class ReconnectingEventSource extends EventTarget {
 
 	/** Waits are random, and grow up to 30 seconds. */
 	async #goOn() {
+		clearTimeout(this.#silence)
 		const {signal} = this.#controller
 		for (let retryAfter = 0; ; ) {
 			const wait = retryAfter + this.#delay * (0.5 + Math.random() / 2)
@@ -148,3 +170,4 @@ const pause = (milliseconds, signal) => new Promise((resolve) => {
 })
 
 const FIRST_DELAY = 500, LONGEST_DELAY = 30_000, LONGEST_RETRY_AFTER = 900_000
+const SILENCE = 45_000, KEEP_ALIVE = "keep-alive"

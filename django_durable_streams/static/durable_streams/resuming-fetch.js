@@ -1,7 +1,8 @@
 /** A `fetch` for the transports of AI SDKs, under which an answer is whole though its connection is cut: docs/ai.md
  *
  * The server names the URL of the answer in `Content-Location`, and returns the same events there each time. So after a
- * cut this reads the answer again from there, and leaves out the events that the caller has already.
+ * cut, or 45 seconds without a byte, this reads the answer again from there, and leaves out the events that the caller has
+ * already.
  * @param {string | URL} input
  * @param {RequestInit} [init]
  * @returns {Promise<Response>} */
@@ -42,6 +43,7 @@ export async function resumingFetch(input, init = {}) {
 }
 
 const END = "data: [DONE]\n\n", FIRST_DELAY = 500, LONGEST_DELAY = 30_000, LONGEST_RETRY_AFTER = 900_000
+const SILENCE = 45_000
 
 const isEvents = ({ok, body, headers}) => ok && body && /^text\/event-stream/.test(headers.get("content-type"))
 
@@ -67,7 +69,7 @@ async function* eventsOf(body) {
 	const reader = body.pipeThrough(new TextDecoderStream()).getReader()
 	try {
 		for (let text = ""; ; ) {
-			const {done, value} = await reader.read()
+			const {done, value} = await withinSilence(reader.read(), () => reader.cancel().catch(() => {}))
 			if (done) return
 			const events = (text + value).split("\n\n")
 			text = events.pop()
@@ -78,6 +80,16 @@ async function* eventsOf(body) {
 	}
 }
 
+/** Waits for a promise. A silent network closes nothing, and the server sends a comment when nothing happens. */
+async function withinSilence(promise, giveUp) {
+	const timer = setTimeout(giveUp, SILENCE)
+	try {
+		return await promise
+	} finally {
+		clearTimeout(timer)
+	}
+}
+
 /** Asks until the server answers. Waits are random, and grow, also over answers that bring nothing new. */
 async function reopen(url, init, failures) {
 	for (let retryAfter = 0; ; failures++) {
@@ -85,8 +97,10 @@ async function reopen(url, init, failures) {
 		await rest(retryAfter + delay * (0.5 + Math.random() / 2), init.signal)
 		retryAfter = 0
 		let response
+		const asking = new AbortController(), abort = () => asking.abort(init.signal.reason)
+		init.signal.addEventListener("abort", abort)
 		try {
-			response = await fetch(url, init)
+			response = await withinSilence(fetch(url, {...init, signal: asking.signal}), abort)
 		} catch (error) {
 			if (init.signal.aborted) throw error
 			continue

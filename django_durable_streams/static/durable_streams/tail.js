@@ -4,6 +4,7 @@
 (() => {
   const MAX_MESSAGES = 500;
   const MAX_RETRY_SECONDS = 30;
+  const MAX_REQUEST_SECONDS = 45; // a network that has gone silent closes nothing
 
   const bar = document.getElementById("ds-live");
   if (bar === null) return;
@@ -47,6 +48,7 @@
 
   async function requestNew() {
     const controller = (request = new AbortController());
+    const silence = setTimeout(() => controller.abort(), MAX_REQUEST_SECONDS * 1000);
     try {
       const response = await fetch(`${bar.dataset.url}?from=${position}`, {
         credentials: "same-origin",
@@ -69,6 +71,8 @@
       if (controller !== request) return undefined;
       failures += 1;
       retryAfter(Math.min(2 ** (failures - 1), MAX_RETRY_SECONDS));
+    } finally {
+      clearTimeout(silence);
     }
     return undefined;
   }

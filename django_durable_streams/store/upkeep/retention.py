@@ -86,10 +86,11 @@ def row_of(stream_id: int, using: str) -> Retention | None:
 
 def rules_of(path: str, row: Retention | None) -> RetentionRules:
     """Return the rules that are in force for a stream. `row`: its own retention, if it has any."""
-    return _rule_of(path, row) or KEEP_ALL
+    return rule_of(path, row) or KEEP_ALL
 
 
-def _rule_of(path: str, row: Retention | None) -> RetentionRules | None:
+def rule_of(path: str, row: Retention | None) -> RetentionRules | None:
+    """Return the rule that is in force for a stream, which may say to keep all data. None: there is no rule for it."""
     return row.rules if row is not None and row.is_explicit else patterns().find(path)
 
 
@@ -110,7 +111,7 @@ def keeping_all(using: str, streams: Iterable[tuple[str, int]]) -> set[int]:
     """
     paths = {stream_id: path for path, stream_id in streams}
     rows = Retention.objects.using(using).in_bulk([*paths])
-    rules = {stream_id: _rule_of(path, rows.get(stream_id)) for stream_id, path in paths.items()}
+    rules = {stream_id: rule_of(path, rows.get(stream_id)) for stream_id, path in paths.items()}
     return {stream_id for stream_id, rule in rules.items() if rule is not None and not rule}
 
 

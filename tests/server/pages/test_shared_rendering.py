@@ -90,11 +90,11 @@ async def test_portions_and_chunks_change_nothing(pages: PageClient, monkeypatch
 
 
 @QUICK
-async def test_a_slow_renderer_delays_no_other_page_and_no_comment(pages: PageClient) -> None:
+async def test_a_slow_renderer_delays_no_other_page_and_no_keep_alive(pages: PageClient) -> None:
     await pages.create("a", b'"x"', JSON)
     async with pages.source("slow/a") as slow:
         assert b"retry" in (await slow.next_chunk() or b"")
-        while not slow.events().comments:
+        while not slow.events().keep_alives:
             await slow.next_chunk()
         assert slow.events().events == []
         async with pages.source("plain/a") as quick:

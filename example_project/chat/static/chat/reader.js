@@ -3,13 +3,18 @@
 import { follow } from "../durable_streams/follow.js";
 
 const SILENCE = 1500;
+// Longer than LONG_POLL_TIMEOUT. A network that has gone silent closes nothing.
+const LONGEST_WAIT = 45_000;
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** Reads by long-poll. For servers that have no Server-Sent Events, which is Django under WSGI. */
 async function poll(url, { onmessage, onerror }) {
   for (let offset = "-1", live = ""; ; live = "&live=long-poll") {
-    const response = await fetch(`${url}?offset=${offset}${live}`, { cache: "no-store" }).catch(() => null);
+    const response = await fetch(`${url}?offset=${offset}${live}`, {
+      cache: "no-store",
+      signal: AbortSignal.timeout(LONGEST_WAIT),
+    }).catch(() => null);
     if (response?.ok) {
       const messages = response.status === 204 ? [] : await response.json();
       offset = response.headers.get("Stream-Next-Offset");

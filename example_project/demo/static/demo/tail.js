@@ -6,6 +6,8 @@
 import { logEvent, loggedFetch } from "./log.js";
 import { Refused } from "./wire.js";
 
+// The server sends a comment after 15 quiet seconds. A network that has gone silent closes nothing.
+const SILENCE = 45_000;
 const AGAIN = 100;
 const RETRY_FIRST = 500;
 const RETRY_LONGEST = 8000;
@@ -17,7 +19,8 @@ async function* serverSentEvents(body) {
   let event = "message";
   let data = [];
   while (true) {
-    const { value, done } = await reader.read();
+    const silence = setTimeout(() => reader.cancel(), SILENCE);
+    const { value, done } = await reader.read().finally(() => clearTimeout(silence));
     if (done) return;
     buffer += value;
     // A CR at the end may be half of a CRLF, so it waits for the next piece.
