@@ -149,7 +149,7 @@ async def test_applications_serve_streams(block: Block) -> None:
 
 
 def test_there_are_applications_to_test() -> None:
-    assert len(APPLICATIONS) == 5
+    assert len(APPLICATIONS) == 6
 
 
 def test_the_urls_with_a_login_refuse_others(settings: Any) -> None:
