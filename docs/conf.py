@@ -14,6 +14,7 @@ sys.path[:0] = [str(ROOT), str(HERE / "_site")]
 import accessible  # noqa: E402
 import pages  # noqa: E402
 import statuses  # noqa: E402
+import tables  # noqa: E402
 from django.conf import settings as django_settings  # noqa: E402
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -76,3 +77,4 @@ def setup(app: pages.Sphinx) -> None:
     pages.setup(app, ROOT, PROJECT["urls"]["Homepage"])
     accessible.setup(app)
     statuses.setup(app)
+    tables.setup(app)

@@ -1,5 +1,7 @@
 """The settings of docs/ai.md for its page without a bundler, with its template."""
 
+from typing import Any
+
 from config.settings import DURABLE_STREAMS, TEMPLATES
 
 from tests.browser.page_settings import *  # noqa: F403
@@ -12,7 +14,7 @@ _templates = {
     block.text.split()[1].removeprefix("shop/templates/"): block.text for block in blocks(AI_PAGE, "html+django")
 }
 (_permissions,) = [block for block in blocks(AI_PAGE, "python") if "PERMISSION_CLASSES" in block.text]
-_shown: dict[str, dict[str, object]] = {}
+_shown: dict[str, Any] = {"INSTALLED_APPS": [], "DATABASES": {"default": {}}}
 exec(_permissions.text, _shown)
 
 _loaders = [("django.template.loaders.locmem.Loader", _templates)]

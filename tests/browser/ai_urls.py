@@ -16,21 +16,23 @@ class Chat(VercelChat):
         return Answer("tests.ai.sources.scripted", script, on_lost="continue")
 
 
-urlpatterns = [*Chat.urls("api/chat"), *page_urls.urlpatterns[:-1]]
-
-
-def add_module(name: str, first_line: str) -> None:
-    """Make a module of the page's app. It has the blocks that begin so."""
+def add_module(name: str) -> ModuleType:
+    """Make a module of the page's app, as its last block that is a whole file and those "at the end" make it."""
     module = sys.modules[f"shop.{name}"] = ModuleType(f"shop.{name}")
     setattr(sys.modules["shop"], name, module)
-    module.__dict__["urlpatterns"] = urlpatterns
     for block in blocks(AI_PAGE, "python"):
-        if block.text.startswith(first_line):
+        if block.text.startswith(f"# shop/{name}.py"):
             exec(compile(block.text, str(block), "exec"), module.__dict__)
+    return module
 
 
 sys.modules["shop"] = ModuleType("shop")
-add_module("views", "# shop/views.py")
-add_module("chats", "# shop/chats.py")
-add_module("urls", "# shop/urls.py, at the end")  # before that, the page has a chat with another source
-urlpatterns += page_urls.urlpatterns[-1:]
+for name in ("views", "chats"):
+    add_module(name)
+# The first pattern that matches counts, so the chat of the page has the source of this module.
+urlpatterns = [
+    *Chat.urls("api/chat"),
+    *page_urls.urlpatterns[:-1],
+    *add_module("urls").urlpatterns,
+    *page_urls.urlpatterns[-1:],
+]

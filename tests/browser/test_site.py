@@ -20,6 +20,9 @@ pytestmark = pytest.mark.browser
 
 # One of each kind: text, wide tables, code, docstrings, pictures. SITE_PAGES=all visits every page.
 PAGES = ("index", "tutorial/chat", "settings", "protocol", "architecture", "reference/api/streams")
+WIDE_TABLES = """[...document.querySelectorAll('.table-wrapper')].some(
+    one => one.querySelector('table.wide') && one.scrollWidth > one.clientWidth
+)"""
 EVERY_PAGE = os.environ.get("SITE_PAGES") == "all"
 VIEWS: tuple[tuple[str, ViewportSize, Literal["light", "dark"]], ...] = (
     ("desktop", DESKTOP, "light"),
@@ -70,6 +73,8 @@ def problems_of(page: Page, name: str) -> Iterator[str]:
         width = page.evaluate("document.scrollingElement.scrollWidth")
         if width > page.evaluate("innerWidth"):
             yield f"{view}: it is {width} pixels wide"
+        if page.evaluate(WIDE_TABLES):
+            yield f"{view}: a table is wider than its column"
         take_picture(page, f"site-{view}-{name.replace('/', '-')}")
     yield from (f"phone: {violation}" for violation in violations(page))
     page.set_viewport_size(DESKTOP)
@@ -87,6 +92,7 @@ def names_of_pages(site: Path) -> list[str]:
     ("query", "page", "place"),
     [
         ("REAUTHORIZE_INTERVAL", "settings", 1),
+        ("QUEUE_BYTES", "settings", 1),
         ("403", "howto/refused", 1),
         ("404", "howto/refused", 1),
         ("410", "browser", 99),

@@ -7,7 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.test import override_settings
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.http import HttpResponse
+from django.middleware.csrf import CsrfViewMiddleware, get_token
+from django.test import RequestFactory, override_settings
 
 from django_durable_streams import permissions
 from django_durable_streams.access import guard, model_permissions, refusals, signed
@@ -72,6 +75,26 @@ def test_only_staff_read_below_the_prefix_until_another_class_opens_it() -> None
     assert reasons == ["Only staff use streams below internal/."]
     request.until = reasons.append
     assert signed.SignedURLs().can_read(holder, "internal/a", request)  # the warning of the page
+
+
+@pytest.mark.django_db
+def test_the_settings_for_a_page_of_another_site_let_browsers_send_both_cookies() -> None:
+    (block,) = [one for one in blocks(PAGE, "python") if "CORS_ORIGINS" in one.text]
+    values: dict[str, Any] = {}
+    exec(block.text, values)
+    with override_settings(**{name: value for name, value in values.items() if name.isupper()}):
+        assert check_settings(None) == []
+        assert check_permission(None) == []  # it compares CORS_ORIGINS with CSRF_TRUSTED_ORIGINS
+        response = HttpResponse()
+        request = RequestFactory().get("/")
+        for middleware in (SessionMiddleware, CsrfViewMiddleware):
+            middleware(lambda request: response).process_request(request)
+        request.session["key"] = "value"
+        get_token(request)
+        SessionMiddleware(lambda request: response).process_response(request, response)
+        CsrfViewMiddleware(lambda request: response).process_response(request, response)
+    assert set(response.cookies) == {"sessionid", "csrftoken"}
+    assert {(cookie["samesite"], cookie["secure"]) for cookie in response.cookies.values()} == {("None", True)}
 
 
 def test_there_are_settings_to_test() -> None:

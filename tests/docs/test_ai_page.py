@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar, Self, get_args
 
+import httpx
 import msgspec
 import pytest
 from asgiref.sync import async_to_sync
@@ -23,6 +24,7 @@ from django_durable_streams.contrib.ai.events import AnyEvent, Event, Message, P
 from django_durable_streams.contrib.ai.history import ChatMessage
 from django_durable_streams.models import Stream
 from tests.docs.pages import ROOT, Block, blocks, code, section, table
+from tests.docs.walk import Walk, environment
 
 PAGE = ROOT / "docs" / "ai.md"
 STATIC = ROOT / "django_durable_streams" / "static" / "durable_streams"
@@ -70,7 +72,7 @@ def test_a_default_is_left_out() -> None:
 
 def test_the_permission_is_one_to_read() -> None:
     (block,) = [block for block in blocks(PAGE, "python") if "PERMISSION_CLASSES" in block.text]
-    scope: dict[str, Any] = {}
+    scope: dict[str, Any] = {"INSTALLED_APPS": [], "DATABASES": {"default": {}}}
     exec(block.text, scope)
     with override_settings(DURABLE_STREAMS=scope[SETTING]):
         assert check_settings(None) == []
@@ -107,26 +109,54 @@ def test_a_snapshot_has_the_messages_and_the_place_after_them() -> None:
 
 
 def parts_of_urls() -> list[Block]:
-    """Return the blocks of the file with the URLs. The last one is the whole file."""
+    """Return the blocks of the file with the URLs: the first one, the whole file of the page, and its end."""
     return [block for block in blocks(PAGE, "python") if block.text.startswith("# shop/urls.py")]
 
 
-def test_the_whole_file_of_the_urls_has_all_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    shop, views, chats = (ModuleType(name) for name in ("shop", "shop.views", "shop.chats"))
-    views.__dict__.update(chat=print, new_chat=print)
-    chats.__dict__.update(chats=print)
-    shop.__dict__.update(views=views, chats=chats)
-    for module in (shop, views, chats):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    *parts, whole = parts_of_urls()
-    assert whole.text.startswith("# shop/urls.py, as a whole\n")
-    assert len(parts) == 3
-    in_parts: dict[str, Any] = {"__name__": "shop.urls"}
-    in_whole = dict(in_parts)
-    exec("".join(part.text for part in parts), in_parts)
-    exec(whole.text, in_whole)
-    listed = [[(str(url.pattern), url.name) for url in names["urlpatterns"]] for names in (in_parts, in_whole)]
-    assert listed[0] == listed[1] != []
+def test_the_file_of_the_urls_is_shown_whole_where_the_views_are() -> None:
+    first, whole, end = parts_of_urls()
+    assert whole.text.startswith("# shop/urls.py\n")
+    assert end.text.startswith("# shop/urls.py, at the end\n")
+    assert first.text.partition("class ")[2].partition("\n\n\n")[0] in whole.text
+    text = PAGE.read_text()
+    assert text.index("# shop/views.py") < text.index(whole.text) < text.index("# shop/templates/shop/chat.html")
+
+
+def test_a_new_project_with_the_files_of_the_page_has_a_chat(tmp_path: Path) -> None:
+    """The blocks that name a file are its files, in their order. A model would need a key."""
+    walk = Walk(tmp_path, environment())
+    walk.run("django-admin startproject mysite")
+    walk.folder /= "mysite"
+    files = [
+        block
+        for block in blocks(PAGE, "sh", "python", "html+django")
+        if block.language == "sh" or (re.match(r"(#|\{#) (mysite|shop)/", block.text) and "openai" not in block.text)
+    ]
+    with (walk.folder / "mysite" / "settings.py").open("a") as settings:
+        settings.write('LOGIN_URL = "admin:login"\n')
+    starts = [block for block in files if block.language == "sh"]
+    walk.prepare([starts[0], *(block for block in files if block.language != "sh"), *starts[1:]])
+    create = "from django.contrib.auth.models import User; User.objects.create_superuser('ada', password='tea')"
+    walk.run(f'python manage.py shell --verbosity 0 -c "{create}"')
+    with walk.serving() as url, httpx.Client(base_url=url) as client:
+        for page in ("/chat/new/", "/chat/tea/", "/chats/"):
+            assert client.get(page).headers["Location"].startswith("/admin/login/"), page
+        client.get("/admin/login/")
+        form = {"csrfmiddlewaretoken": client.cookies["csrftoken"], "username": "ada", "password": "tea"}
+        assert client.post("/admin/login/", data=form).status_code == 302
+        page = client.get("/chat/new/").headers["Location"]
+        chat_id = page.strip("/").rpartition("/")[2]
+        assert client.get(page).status_code == 200
+        parts = [{"type": "text", "text": "tea"}]
+        body = {"id": chat_id, "messages": [{"id": "u1", "role": "user", "parts": parts}]}
+        answer = client.post("/api/chat", json=body, headers={"X-CSRFToken": client.cookies["csrftoken"]})
+        assert (answer.status_code, "said: " in answer.text) == (200, True)
+        assert len(client.get(f"/api/chat/{chat_id}/messages").json()["messages"]) == 2
+        (stream,) = re.findall(r'follow\("([^"]+)"', client.get(page).text)
+        with client.stream("GET", f"{stream}?offset=now&live=sse") as response:
+            assert (response.status_code, response.headers["Content-Type"]) == (200, "text/event-stream")
+        assert f"/chat/{chat_id}/" in client.get("/chats/").text
+    assert "Starting ASGI/Daphne" in walk.log.read_text()
 
 
 @pytest.mark.usefixtures("engines")
@@ -134,7 +164,7 @@ def test_a_colleague_with_the_link_to_a_chat_sees_an_empty_one() -> None:
     ada, bob = User.objects.create_user("ada"), User.objects.create_user("bob")
     answered(iter(["Hello"]), ada, f"chats/{ada.pk}/tea")
     module = ModuleType("urls_of_the_page")
-    module.__dict__["urlpatterns"] = shown("Chat").urls("api/chat")
+    module.__dict__["urlpatterns"] = shown("TeaChat").urls("api/chat")
     for user, status, count in ((ada, 200, 2), (bob, 200, 0), (None, 403, 0)):
         client = Client()
         if user is not None:
@@ -149,7 +179,7 @@ def shown(name: str) -> Any:
     (block,) = [
         block
         for block in blocks(PAGE, "python")
-        if re.search(rf"^(async def|def|class) {name}\b", block.text, re.M) and block not in parts_of_urls()[-1:]
+        if re.search(rf"^(async def|def|class) {name}\b", block.text, re.M) and block not in parts_of_urls()[1:]
     ]
     scope: dict[str, Any] = {"__name__": "shop"}
     exec(compile(block.text, str(block), "exec"), scope)
@@ -231,4 +261,4 @@ def test_the_classes_that_are_shown_name_their_sources() -> None:
     answer = shown("CountingChat")().answer(None)
     assert (answer.source.rpartition(".")[2], answer.on_lost) == (source.__name__, "continue")
     assert set(answer.arguments) <= set(inspect.signature(source).parameters)
-    assert shown("Chat")().answer(None).source.rpartition(".")[2] == shown("echo").__name__
+    assert shown("TeaChat")().answer(None).source.rpartition(".")[2] == shown("echo").__name__

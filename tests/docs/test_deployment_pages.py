@@ -7,7 +7,7 @@ import pytest
 from uvicorn import Config as UvicornConfig
 
 from django_durable_streams.conf import Config
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, blocks
 
 PAGES = ROOT / "docs" / "deployment"
 TUTORIAL = ROOT / "docs" / "tutorial" / "deploy.md"
@@ -50,6 +50,17 @@ def test_workers_of_uvicorn_have_time_to_start(page: Path) -> None:
     commands = re.findall(r"^.*uvicorn mysite\.asgi:application .*--workers \d.*$", text, re.MULTILINE)
     assert commands
     assert [re.findall(r"--timeout-worker-healthcheck (\d+)", command) for command in commands] == [["30"]]
+
+
+def test_no_command_of_uvicorn_for_production_keeps_tokens_in_an_access_log() -> None:
+    commands = [
+        block.text
+        for page in (*sorted(PAGES.glob("*.md")), TUTORIAL)
+        for block in blocks(page, "sh", "ini", "yaml", "dockerfile")
+        if re.search(r"uvicorn\W+mysite\.asgi:application", block.text)
+    ]
+    assert len(commands) >= 6
+    assert [text for text in commands if "--no-access-log" not in text] == []
 
 
 def test_the_site_under_wsgi_serves_its_static_files_as_the_tutorial_does() -> None:

@@ -62,8 +62,10 @@ def test_there_are_settings_for_each_situation() -> None:
 def test_the_refusals_that_are_quoted_are_those_of_the_code() -> None:
     text = (HOWTO / "refused.md").read_text()
     source = "".join(path.read_text() for path in (ROOT / "django_durable_streams").rglob("*.py"))
-    quoted = re.findall(r"\| 403, \"([^\"]+)\"", text)
-    assert len(quoted) == 4
+    quoted = re.findall(
+        r"^### (The CSRF check failed\..+|Streams cannot be .+|No pattern of OWNER .+)$", text, re.MULTILINE
+    )
+    assert len(quoted) == 5
     # One part of the answer is Django's own reason.
     parts = [part for quote in quoted for part in re.split(r"(?<=failed\.) ", quote)]
     sources = source + Path(csrf.__file__).read_text()
@@ -92,7 +94,8 @@ def test_the_commands_that_are_shown_print_what_is_shown() -> None:
 def test_whole_streams_go_and_old_data_goes(db: None) -> None:
     """The commands do what their rows of the table say: the one deletes streams, the other one data."""
     page = HOWTO / "deleting.md"
-    commands = [line for block in blocks(page, "sh") for line in block.text.splitlines()]
+    texts = [block.text for block in blocks(page, "sh")]
+    commands = [line for text in texts if "cron" not in text for line in text.splitlines()]
     assert len(commands) == 4
     for row, name in zip(table(page.read_text()), ("prune", "trim", "prune-answers"), strict=True):
         assert row[1].startswith(f"`streams {name} ")
@@ -108,6 +111,14 @@ def test_whole_streams_go_and_old_data_goes(db: None) -> None:
         if command in commands[3:]:
             expected["logs/web"] = ""
         assert left == expected, command
+
+
+def test_the_daily_jobs_are_those_of_the_commands() -> None:
+    """`test_operations_pages` runs them."""
+    pages = (HOWTO / "deleting.md", ROOT / "docs" / "commands.md")
+    here, there = ([one.text for one in blocks(page, "sh") if "/etc/cron.d" in one.text] for page in pages)
+    assert len(here) == 1
+    assert here == there
 
 
 def test_a_pattern_of_all_streams_takes_a_quiet_board(db: None) -> None:

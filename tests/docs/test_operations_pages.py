@@ -35,11 +35,12 @@ def test_probes_must_name_a_host_of_the_project(name: str) -> None:
         assert Client().get(f"/{name}", headers={"host": "example.org"}).status_code == 200
 
 
-@pytest.mark.parametrize("page", ["health", "upgrades"])
+@pytest.mark.parametrize("page", ["health", "upgrades", "wsgi-site"])
 def test_every_command_that_asks_a_process_by_its_address_names_a_host(page: str) -> None:
-    commands = [block.text for block in blocks(DEPLOYMENT / f"{page}.md", "sh") if "127.0.0.1" in block.text]
-    assert commands
-    assert all("--header 'Host: " in command for command in commands)
+    texts = [block.text for block in blocks(DEPLOYMENT / f"{page}.md", "sh")]
+    asked = [text for text in texts if "http://127.0.0.1" in text]
+    assert asked
+    assert [text.count("--header 'Host: ") for text in asked] == [text.count("http://127.0.0.1") for text in asked]
 
 
 async def test_the_loop_of_a_rolling_restart_waits_until_a_server_is_ready(tmp_path: Path) -> None:

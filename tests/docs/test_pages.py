@@ -80,6 +80,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_show_titles_and_no_names_of_pages(page: Path) -> None:
+    """A reader of the site has no such files."""
+    assert re.findall(r"\[`?[\w/.-]+\.md`?\]\([^)]+\)", page.read_text()) == []
+
+
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_python_compiles_and_imports_what_is_there(block: Block) -> None:
     for node in ast.walk(ast.parse(block.text, str(block))):
@@ -149,7 +155,7 @@ async def test_applications_serve_streams(block: Block) -> None:
 
 
 def test_there_are_applications_to_test() -> None:
-    assert len(APPLICATIONS) == 5
+    assert len(APPLICATIONS) == 6
 
 
 def test_the_urls_with_a_login_refuse_others(settings: Any) -> None:

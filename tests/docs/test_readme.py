@@ -19,6 +19,8 @@ from tests.docs.pages import README, ROOT, anchors, blocks, links, section, tabl
 from tests.docs.walk import Walk, environment
 
 MAX_LINES = 149
+MAX_COLUMNS = 90
+"""Longer lines of code are cut on the front page of the site, in a window of 1280 pixels."""
 INSTALLATION = ROOT / "docs" / "installation.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 URL = "/v1/stream/users/{}/news"
@@ -44,6 +46,11 @@ def python(text: str) -> str:
 
 def test_it_is_short() -> None:
     assert len(README.read_text().splitlines()) <= MAX_LINES
+
+
+def test_its_code_fits_the_column_of_the_site() -> None:
+    code = blocks(README, "python", "html+django", "sh")
+    assert [(str(block), line) for block in code for line in block.text.splitlines() if len(line) > MAX_COLUMNS] == []
 
 
 def test_it_leads_to_every_page_of_the_documentation() -> None:

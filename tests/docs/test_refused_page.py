@@ -1,6 +1,9 @@
 """The causes that docs/howto/refused.md names refuse a reader, and others do not."""
 
 import logging
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -8,9 +11,10 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client, override_settings
 
+from django_durable_streams.access import identities
 from django_durable_streams.conf import SETTING
 from django_durable_streams.models import Stream
-from tests.docs.pages import ROOT, section, table
+from tests.docs.pages import ROOT, blocks, section
 
 PAGE = ROOT / "docs" / "howto" / "refused.md"
 OWNER = {
@@ -19,7 +23,17 @@ OWNER = {
         "OWNER": {"users/{user.pk}/**": ["read"]},
     }
 }
-ROWS = table(section(PAGE, "Read the log"))
+# An import of Django with these settings, and a line of the log.
+LOG = """
+import logging
+from django.conf import settings
+{settings}
+settings.configure(LOGGING=LOGGING, DEBUG={debug})
+import django
+django.setup()
+for name in ("django_durable_streams.access", "django.security.csrf"):
+    logging.getLogger(name).warning("Refused.")
+"""
 
 
 @pytest.fixture
@@ -50,16 +64,15 @@ CAUSES: dict[str, Callable[[], object]] = {
 }
 
 
-def row_of_sessions() -> str:
-    (row,) = [row for row in ROWS if row[0].endswith("the session cookie leads to no user")]
-    return row[1]
+def of_sessions() -> str:
+    return " ".join(section(PAGE, "The session cookie leads to no user").split())
 
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_session_that_leads_to_no_user_is_refused(
     reader: Client, cause: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert cause in row_of_sessions()
+    assert cause in of_sessions()
     assert status(reader) == 200
     CAUSES[cause]()
     with caplog.at_level(logging.WARNING, "django_durable_streams.access"):
@@ -76,7 +89,7 @@ def test_a_session_that_leads_to_no_user_is_refused(
     ],
 )
 def test_a_session_of_another_process_with_other_settings_is_refused(reader: Client, name: str, value: str) -> None:
-    assert f"`{name}`" in row_of_sessions()
+    assert f"`{name}`" in of_sessions()
     assert status(reader) == 200
     with override_settings(**{name: value}):
         other_process = Client()  # has middleware of its own
@@ -85,11 +98,37 @@ def test_a_session_of_another_process_with_other_settings_is_refused(reader: Cli
 
 
 def test_only_what_runs_the_stream_as_code_is_refused(reader: Client) -> None:
-    (row,) = [row for row in ROWS if "run a stream as code" in row[1]]
-    assert "`<script>`, a stylesheet or a worker" in row[0]
-    assert "The address bar, a frame and an image may show it." in row[1]
+    text = " ".join(section(PAGE, "A script, a stylesheet or a worker of a page").split())
+    assert "`<script>`, a stylesheet or a worker are refused: the page wants to run a stream as code." in text
+    assert "The address bar, a frame and an image may show it." in text
     for destination, expected in [
         *dict.fromkeys(("script", "style", "worker", "serviceworker"), 403).items(),
         *dict.fromkeys(("document", "iframe", "image", "empty"), 200).items(),
     ]:
         assert status(reader, sec_fetch_dest=destination) == expected, destination
+
+
+def test_each_refusal_has_a_heading_of_its_own() -> None:
+    titles = re.findall(r"^### (.+)$", PAGE.read_text(), re.MULTILINE)
+    assert len(titles) == len(set(titles)) > 15
+    assert "|" not in PAGE.read_text().partition("## Read the log")[2]
+    statuses = re.findall(r"^## (\d+)", PAGE.read_text(), re.MULTILINE)
+    assert set(statuses) == {"403", "401", "400", "404", "200"}
+
+
+@pytest.mark.parametrize("reason", ["The request has no session cookie", "The session cookie leads to no user"])
+def test_the_reasons_of_the_log_are_those_of_the_code(reason: str) -> None:
+    assert section(PAGE, reason)
+    said = [identities.session_failure(cookies) for cookies in (None, b"sessionid=0123456789")]
+    assert any(re.sub(r" \(\w+\)", "", sentence).startswith(reason) for sentence in said)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_each_line_of_the_log_comes_once_with_its_time_and_level(debug: bool) -> None:
+    (block,) = [block.text for block in blocks(PAGE, "python") if "LOGGING" in block.text]
+    script = LOG.format(settings=block, debug=debug)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", "TIME ", line) for line in lines] == [
+        f"TIME WARNING {name}: Refused." for name in ("django_durable_streams.access", "django.security.csrf")
+    ]

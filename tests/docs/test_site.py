@@ -132,6 +132,17 @@ def test_no_page_names_a_file_of_the_documentation(site: Path) -> None:
     assert {name: files for name, files in named.items() if files} == {}
 
 
+def test_each_cell_of_a_wide_table_has_the_head_of_its_column(site: Path) -> None:
+    """A phone shows the row as a card, where the head stands beside the cell."""
+    titles = ["", "This app", "Node reference", "Electric’s Rust server", "rakaia-streams", "django-eventstream"]
+    titles += ["Channels and your tables", "Centrifugo"]
+    (table,) = re.findall(r'<table class="[^"]* wide">.*?</table>', (site / "index.html").read_text(), re.DOTALL)
+    rows = re.findall(r"<tr .*?</tr>", table.partition("</thead>")[2], re.DOTALL)
+    assert len(rows) > 5
+    assert all(re.findall(r'<td data-label="([^"]*)"', row) == titles for row in rows)
+    assert " wide" not in (site / "howto" / "clients.html").read_text().partition("<article")[2]
+
+
 def test_no_page_loads_anything_from_elsewhere(site: Path, pages: dict[Path, Page]) -> None:
     loaded = {file for page in pages.values() for file in page.loaded}
     assert loaded

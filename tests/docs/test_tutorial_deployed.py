@@ -8,6 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from django.http import HttpResponse
+from django.test import Client, override_settings
+from django.urls import path
 
 from tests.docs import tour
 from tests.docs.pages import ROOT, Block, blocks
@@ -15,6 +18,9 @@ from tests.docs.walk import TUTORIAL, Walk, environment, steps
 from tests.services import PostgreSQL, Redis
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+
+
+urlpatterns = [path("", lambda request: HttpResponse())]
 
 
 @pytest.fixture
@@ -73,15 +79,44 @@ def test_the_settings_need_no_server_of_development(tmp_path: Path) -> None:
     assert printed.splitlines()[-1] == "['django_durable_streams', 'chat', 'orders']"
 
 
-def test_the_certificate_for_trying_is_that_of_the_host(tmp_path: Path) -> None:
-    (command,) = [step.text for step in steps("deploy") if "openssl req" in step.text]
+CERTIFICATES = [step.text for step in steps("deploy") if "openssl req" in step.text]
+
+
+@pytest.mark.parametrize("command", CERTIFICATES, ids=["by name", "by address"])
+def test_the_certificate_for_trying_is_that_of_the_host(command: str, tmp_path: Path) -> None:
     subprocess.run(["bash", "-c", on_this_machine(command, tmp_path)], check=True, capture_output=True)
-    command = f"openssl x509 -noout -checkhost tea.example.org -in {tmp_path}/tea.example.org.crt"
-    shown = subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True).stdout
-    assert "does match" in shown
     (configuration,) = [block.text for block in blocks(TUTORIAL / "deploy.md", "nginx")]
     used = re.findall(r"ssl_certificate(?:_key)? /etc/ssl/(.+);", configuration)
     assert sorted(used) == sorted(file.name for file in tmp_path.iterdir())
+    (settings,) = [step.text for step in steps("deploy") if "ALLOWED_HOSTS +=" in step.text]
+    (address,) = re.findall(r'ALLOWED_HOSTS \+= \["(.+)"\]', settings)
+    assert f'CSRF_TRUSTED_ORIGINS += ["https://{address}"]' in settings
+    check = f"openssl x509 -noout -checkhost tea.example.org -checkip {address} -in {tmp_path}/tea.example.org.crt"
+    shown = subprocess.run(["bash", "-c", check], check=False, capture_output=True, text=True).stdout
+    assert ["does match" in line for line in shown.splitlines()] == [True, address in command]
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted", "status"),
+    [
+        ("tea.example.org:8443", [], 200),  # nginx passes it on by $http_host
+        ("tea.example.org", [], 403),
+        ("tea.example.org", ["https://tea.example.org:8443"], 200),
+    ],
+)
+def test_a_form_on_another_port_needs_the_port_in_the_host_or_among_the_origins(
+    host: str, trusted: list[str], status: int
+) -> None:
+    with override_settings(
+        ALLOWED_HOSTS=["tea.example.org"],
+        CSRF_TRUSTED_ORIGINS=["https://tea.example.org", *trusted],
+        SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"),
+    ):
+        client = Client(enforce_csrf_checks=True, headers={"x-forwarded-proto": "https", "host": host})
+        client.cookies["csrftoken"] = "a" * 32
+        headers = {"origin": "https://tea.example.org:8443", "x-csrftoken": "a" * 32}
+        with override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware"]):
+            assert client.post("/", headers=headers).status_code == status
 
 
 def on_this_machine(command: str, folder: Path) -> str:
