@@ -31,10 +31,10 @@ class Entry(NamedTuple):
 
 
 def entries() -> list[Entry]:
-    found = re.findall(
+    matches = re.findall(
         r"^### (.+)\n\n(.+)\. Default: (.+)\n\n((?:(?!#).+\n)+(?:\n|\Z)?)", PAGE.read_text(), re.MULTILINE
     )
-    return [Entry(name, kind, code(default), meaning.strip()) for name, kind, default, meaning in found]
+    return [Entry(name, kind, code(default), meaning.strip()) for name, kind, default, meaning in matches]
 
 
 def test_every_setting_has_a_heading_and_nothing_else_has() -> None:
