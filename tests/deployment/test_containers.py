@@ -32,7 +32,8 @@ def test_the_dockerfile_has_no_fault_that_hadolint_knows(tmp_path: Path) -> None
 
 
 def test_the_dockerfile_starts_the_server_without_a_shell() -> None:
-    (command,) = re.findall(r"^CMD (.+)$", configuration("containers", "dockerfile"), re.MULTILINE)
+    lines = configuration("containers", "dockerfile").replace("\\\n", "")
+    (command,) = re.findall(r"^CMD (.+)$", lines, re.MULTILINE)
     assert json.loads(command)[:2] == ["uvicorn", "mysite.asgi:application"]
 
 
