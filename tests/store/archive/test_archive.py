@@ -787,7 +787,7 @@ Change = Callable[[dict[str, Any]], None]
         {"first_position": 10**9},
         {"generation": 0},
         {"generation": -1},
-        {"ttl": 0},
+        {"ttl": -1},
         {"source": "a/0"},
         {"lineage": [["a/0", 0, 5, 1]]},
         {"fork_position": 3},
