@@ -326,7 +326,7 @@ def _read() -> Config:
     tuples = {name for name, kind in get_type_hints(Config).items() if get_origin(kind) is tuple}
     items = [(key.lower(), item) for key, item in value.items()]
     values: dict[str, Any] = {name: tuple(item) if name in tuples else item for name, item in items}
-    return Config(**values)
+    return Config(**values) if project_value() == value else _read()  # otherwise a test has changed them meanwhile
 
 
 config = lru_cache(maxsize=1)(_read)

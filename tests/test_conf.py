@@ -7,6 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.test import override_settings
 
+from django_durable_streams import conf
 from django_durable_streams.conf import Config, config, findings, names
 from django_durable_streams.engine import Engine
 from django_durable_streams.server.asgi import DurableStreams
@@ -45,6 +46,33 @@ def test_overriding_settings_is_seen_at_once_and_ends_with_the_override() -> Non
             assert config().page_bytes == 2
         assert config().page_bytes == 1
     assert config() == before
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_settings_that_change_while_a_thread_reads_them_are_not_kept(
+    ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread would put the old settings into the cache after the signal has cleared it."""
+    override = override_settings(DURABLE_STREAMS={"LONG_POLL_TIMEOUT": 7.0})
+    changes = [override.disable if ends else override.enable]
+    real = conf.findings
+
+    def read_slowly(value: object) -> list[conf.Finding]:
+        if changes:
+            changes.pop()()
+        return real(value)
+
+    if ends:
+        override.enable()
+    try:
+        monkeypatch.setattr(conf, "findings", read_slowly)
+        config.cache_clear()
+        assert (config().long_poll_timeout == 7.0) is not ends
+        assert (config().long_poll_timeout == 7.0) is not ends
+        assert not changes
+    finally:
+        if not ends:
+            override.disable()
 
 
 def test_settings_are_read_once_and_not_for_each_request() -> None:
