@@ -35,7 +35,11 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert f"({size(rendering.PAGE_LIMIT.text)} of text, {size(rendering.PAGE_LIMIT.binary)} in hexadecimal)" in text
     assert detail_views.POLL_SECONDS == 2
     script = (ROOT / "django_durable_streams" / "static" / "durable_streams" / "tail.js").read_text()
-    assert re.findall(r"const (\w+) = (\d+);", script) == [("MAX_MESSAGES", "500"), ("MAX_RETRY_SECONDS", "30")]
+    assert re.findall(r"const (\w+) = (\d+);", script) == [
+        ("MAX_MESSAGES", "500"),
+        ("MAX_RETRY_SECONDS", "30"),
+        ("MAX_REQUEST_SECONDS", "45"),
+    ]
     assert "keeps the last 500 messages" in text
 
 

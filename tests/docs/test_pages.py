@@ -54,7 +54,7 @@ def errors_table() -> list[list[str]]:
 
 def test_the_numbers_are_those_of_the_code() -> None:
     text = " ".join(PROTOCOL.read_text().split())
-    assert f"1 to {arguments.MAX_TTL_SECONDS:,} seconds" in text
+    assert f"0 to {arguments.MAX_TTL_SECONDS:,} seconds" in text
     assert f"1 to {paths.MAX_PATH_LENGTH} characters" in text
     assert text.count(f"1 to {arguments.MAX_NAME_LENGTH} characters") == 2
     assert (lifetime.MIN_GRACE, lifetime.MAX_GRACE) == (0.5, 60)
