@@ -110,11 +110,8 @@ def _check_cookies() -> list[CheckMessage]:
 
 def _takes_sessions_only() -> bool:
     """Return whether reads need a user that only a session can tell."""
-    try:
-        permissions = make_permissions(config().permission_classes)
-    except ImproperlyConfigured:
-        return False
-    return all(
+    permissions = _valid_permissions()
+    return permissions is not None and all(
         permission.needs_user
         and not isinstance(permission, RestFramework)
         and not is_for_everybody(permission, Action.READ)
@@ -170,12 +167,17 @@ def check_open(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
 
 def _everybody_may_everything() -> bool:
     """Return whether everybody may do everything with streams."""
-    try:
-        permissions = make_permissions(config().permission_classes)
-    except ImproperlyConfigured:
-        return False
+    permissions = _valid_permissions() or []
     actions = [Action(name) for name in STREAM_ACTIONS]
     return any(all(is_for_everybody(permission, action) for action in actions) for permission in permissions)
+
+
+def _valid_permissions() -> list[Permission] | None:
+    """Return the permissions of the settings, or None if they are invalid, which E005 says."""
+    try:
+        return [*make_permissions(config().permission_classes)]
+    except ImproperlyConfigured:
+        return None
 
 
 def _is_trusted(origin: str, trusted: Sequence[str]) -> bool:

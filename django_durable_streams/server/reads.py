@@ -123,8 +123,12 @@ def _page(request: Request, snapshot: Snapshot, *, is_now: bool) -> Response:
 
 
 def _page_unless_cached(snapshot: Snapshot, tags: bytes) -> Response:
-    is_cached = caching.matches(tags.decode("latin-1"), _etag(snapshot))
-    return _shared(snapshot, _Answer.NOT_MODIFIED if is_cached else _Answer.PAGE, _page_answer)
+    return _shared(snapshot, _Answer.NOT_MODIFIED if _has_tag(snapshot, tags) else _Answer.PAGE, _page_answer)
+
+
+def _has_tag(snapshot: Snapshot, tags: bytes) -> bool:
+    """Return whether the tags of an `If-None-Match` have that of a snapshot: the client has the data."""
+    return caching.matches(tags.decode("latin-1"), _etag(snapshot))
 
 
 def _page_answer(snapshot: Snapshot, kind: _Answer) -> Response:
@@ -175,7 +179,7 @@ async def _long_poll(request: Request, snapshot: Snapshot, engine: Engine) -> Re
             request.grant.check()
         return _long_poll_answer(request, snapshot)
     tags = request.headers.get(headers.IF_NONE_MATCH)
-    is_cached = tags is not None and caching.matches(tags.decode("latin-1"), _etag(snapshot))
+    is_cached = tags is not None and _has_tag(snapshot, tags)
     return _long_poll_answer(request, snapshot, is_cached=is_cached)
 
 

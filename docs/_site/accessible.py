@@ -6,8 +6,8 @@ Each replacement can be made twice. Knows nothing of the pages' content.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+from built_pages import change_when_built
 from sphinx.application import Sphinx
 
 REPLACEMENTS = [
@@ -26,13 +26,11 @@ REPLACEMENTS = [
 
 def setup(app: Sphinx) -> None:
     """Correct all pages when the site has been built."""
-    app.connect("build-finished", _correct)
+    change_when_built(app, corrected)
 
 
-def _correct(app: Sphinx, error: Exception | None) -> None:
-    if error is None and app.builder.format == "html":
-        for file in Path(app.outdir).rglob("*.html"):
-            text = file.read_text()
-            for pattern, replacement in REPLACEMENTS:
-                text = pattern.sub(replacement, text)
-            file.write_text(text)
+def corrected(text: str) -> str:
+    """Return a page with all replacements."""
+    for pattern, replacement in REPLACEMENTS:
+        text = pattern.sub(replacement, text)
+    return text

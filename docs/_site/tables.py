@@ -8,8 +8,8 @@ Knows nothing of the pages' content.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+from built_pages import change_when_built
 from sphinx.application import Sphinx
 
 MIN_COLUMNS = 7
@@ -24,16 +24,7 @@ _TAG = re.compile(r"<[^>]+>")
 
 def setup(app: Sphinx) -> None:
     """Mark the tables of all pages when the site has been built."""
-    app.connect("build-finished", _mark)
-
-
-def _mark(app: Sphinx, error: Exception | None) -> None:
-    if error is None and app.builder.format == "html":
-        for file in Path(app.outdir).rglob("*.html"):
-            text = file.read_text()
-            changed = with_labels(text)
-            if changed != text:
-                file.write_text(changed)
+    change_when_built(app, with_labels)
 
 
 def with_labels(text: str) -> str:

@@ -87,7 +87,7 @@ class FastPathRequest(Request):
 
     @property
     def scheme(self) -> str:
-        return (self._forwarded()[1] if self._is_forwarded() else self._connection.scheme) or "http"
+        return self._forwarded()[1] or "http"
 
     @property
     def client(self) -> Address | None:
@@ -147,14 +147,12 @@ class FastPathRequest(Request):
         self._connection.write(self, response)
         return True
 
-    def _is_forwarded(self) -> bool:
-        return headers.FORWARDED_PROTO in self.headers or headers.FORWARDED_FOR in self.headers
-
     def _forwarded(self) -> tuple[Address | None, str | None]:
-        connection = self._connection
-        if not self._is_forwarded():
+        connection, request_headers = self._connection, self.headers
+        forwarded_for = request_headers.get(headers.FORWARDED_FOR)
+        proto = request_headers.get(headers.FORWARDED_PROTO)
+        if forwarded_for is None and proto is None:
             return connection.client, connection.scheme
-        forwarded_for, proto = map(self.headers.get, (headers.FORWARDED_FOR, headers.FORWARDED_PROTO))
         return connection.mount.forwarded(connection.client, connection.scheme, forwarded_for, proto)
 
     def _scope(self) -> dict[str, Any]:
