@@ -45,7 +45,7 @@ LEFT_PAGES = 256
 """Pages, 1 MB, that may be left to the committer's connection when a long log starts over."""
 
 MAX_COPIES = 8
-"""Copies in a row of what was committed during the copy before. The disk is too slow if that does not become little."""
+"""Copies in a row, each of the data that was committed during the copy before. A disk that needs more is too slow."""
 
 IDLE_SECONDS = 2.0
 """Time without `STEP_BYTES` of data after which the committer's connection has its usual limit again."""

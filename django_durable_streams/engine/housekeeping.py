@@ -156,7 +156,7 @@ class Housekeeper:
         self._woken.set()
 
     def wake_for_removals(self) -> None:
-        """Run those idle tasks soon to which the end of a stream may give something to do."""
+        """Run the idle tasks soon that may have work after the end of a stream."""
         self._woken.set()
 
     def count(self, commits: list[Commit]) -> None:

@@ -1,8 +1,8 @@
 """Rows that refer to streams, in fixtures: they name a stream by its path.
 
-Numbers of streams are those of one database. An import of streams gives other numbers, and no constraint notices that
-a row then refers to nothing, or to another stream. So `dumpdata --natural-foreign` writes paths, and `loaddata` takes
-nothing else. This holds for every model with a foreign key to streams, those of the project too.
+A number of a stream is valid in one database only. An import of streams gives other numbers, and no constraint notices
+that a row then refers to nothing, or to another stream. So `dumpdata --natural-foreign` writes paths, and `loaddata`
+takes nothing else. This holds for every model with a foreign key to streams, also in the project.
 """
 
 from __future__ import annotations

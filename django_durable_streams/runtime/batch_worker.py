@@ -64,7 +64,8 @@ class WorkerEnded(ServiceUnavailable):
 class PendingBatch(Generic[T]):
     """The tasks that one event loop submits together, and the callbacks for their results.
 
-    room: how many tasks and bytes may be queued before the backlog is asked again.
+    Args:
+        room: how many tasks and bytes may be queued before the backlog is asked again.
     """
 
     __slots__ = ("callbacks", "loop", "room", "size", "spans", "tasks", "thread")

@@ -113,7 +113,7 @@ class DurableStreams:
         """Return what `stream_path` returns for a request that no router has passed on.
 
         Args:
-            root_path, path: those of the server, percent-decoded.
+            root_path, path: as the server gives them, percent-decoded.
         """
         name = script_name(root_path)
         if name:

@@ -187,7 +187,7 @@ def _link_next(subscription_id: int, using: str, pace: _Pace) -> Progress:
         if subscription is None:
             pace.held_up[subscription_id] = held_up
             return Progress(is_done=False, is_held_up=True)
-        version = _rules_version(using)  # whoever changes the pattern has to lock the subscription, too
+        version = _rules_version(using)  # every change of the pattern locks the subscription, too
         if (subscription.pattern, subscription.linked_through) != (seen.pattern, seen.linked_through) or (
             position.rules_version not in (None, version)
         ):
@@ -225,7 +225,7 @@ def _rules_version(using: str) -> int | None:
 
 
 def _paths_of(stream_ids: Collection[int], using: str) -> dict[int, str]:
-    """Return the paths of those of some streams that are still there, by their ids, in this order."""
+    """Return the paths of streams by their ids, in the order of the ids. Streams that have ended are left out."""
     if not stream_ids:
         return {}
     present = Stream.objects.using(using).filter(pk__in=stream_ids, path__isnull=False, deleted_at__isnull=True)

@@ -7,7 +7,7 @@ does not answer keeps a turn until the time is over, so receivers share the turn
   eighth while it is slow. Twenty receivers that take all they get leave a tenth. So a receiver that needs one finds
   one, and has it at once.
 - Subscriptions whose last wake has failed have a limit of their own, and a quarter of each step for certain. They have
-  no more beside others, and half of a step at most: a step is one transaction, and what comes next waits for its end.
+  no more beside others, and half of a step at most: a step is one transaction, and the next wakes wait for its end.
 
 Knows neither the rules of wakes nor how they are delivered.
 """

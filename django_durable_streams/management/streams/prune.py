@@ -217,7 +217,7 @@ def _report(console: Console, deleted: int, swept: sweeping.Swept, *, dry_run: b
 
 
 def _sentences(deleted: int, swept: sweeping.Swept, dry_run: bool) -> Iterator[str]:
-    """Yield what was done, or would be. What was not done has no sentence."""
+    """Yield a sentence for each kind of change that was made, or would be. A kind without changes has none."""
     for count, kind, deed in (
         (deleted, "stream", "deleted"),
         (swept.expired, "expired stream", "deleted"),
