@@ -265,6 +265,9 @@ class Response:
 
     __slots__ = ("_completed", "body", "caching", "headers", "is_shared", "sent", "status", "wire")
 
+    is_chunked = False
+    """Whether the body comes in parts, whose length is not known before."""
+
     def __init__(
         self,
         status: int,

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from threading import get_ident
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 
@@ -96,8 +96,8 @@ class BatchWorker(Generic[T]):
     """Whether the results of a batch are held back while more tasks wait, until `work` calls `deliver_results` before
     it waits itself. An event loop that is woken sooner takes the interpreter from the thread, and gains nothing."""
 
-    carries_data = False
-    """Whether tasks carry data, which `_size_of` tells. Reads do not, and there are many of them."""
+    data_of: Callable[[Any], bytes] | None = None
+    """Returns the data that a task carries, or None: tasks such as reads carry none. Without a frame of its own."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class BatchWorker(Generic[T]):
         Raises:
             ServiceUnavailable: too many tasks, or too much data, wait already.
         """
-        size = self._size_of(task) if self.carries_data else 0
+        size = len(self.data_of(task)) if self.data_of is not None else 0
         span = None if tracing.tracer is None else tracing.take()
         thread = get_ident()
         batch = self._open.get(thread)
@@ -163,7 +163,7 @@ class BatchWorker(Generic[T]):
         Raises:
             ServiceUnavailable: too many tasks, or too much data, wait already.
         """
-        size = self._size_of(task) if self.carries_data else 0
+        size = len(self.data_of(task)) if self.data_of is not None else 0
         self._backlog.check(0, 0, size)
         batch: PendingBatch[T] = PendingBatch(NO_LOOP, 0)
         batch.tasks.append(task)
@@ -175,10 +175,6 @@ class BatchWorker(Generic[T]):
     def competes(self) -> bool:
         """Return whether other processes write to the same rows, so that the worker collects tasks (`collecting`)."""
         return False
-
-    def _size_of(self, task: T) -> int:
-        """Return how many bytes of data a task carries."""
-        return 0
 
     def between(self, work: Callable[[], U]) -> U:
         """Let the thread do other work between two batches, and wait for it. Do not call this in an event loop.

@@ -24,6 +24,7 @@ class EventStream:
     __slots__ = ("caching", "headers", "reader", "status")
 
     sent = False
+    is_chunked = True
 
     def __init__(self, header_list: list[Header], reader: EventStreamReader, caching: Caching) -> None:
         self.status = 200

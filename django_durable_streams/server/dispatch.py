@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from functools import partial
 
 from ..access.guard import Guard, current_guard
-from ..engine import Engine, engine_for
+from ..engine import engine_for
 from ..engine.engine import Task
 from ..protocol import content, headers
 from ..protocol.errors import ServiceUnavailable
@@ -91,8 +91,11 @@ def prepare_response(request: Request, value: object) -> Response | None:
     """
     if not isinstance(value, (Appended, Created)):
         return None
-    response = finish_request(request, value)
-    return response if isinstance(response, Response) else None
+    try:
+        response = HANDLERS[request.method].respond(request, engine_for(), value)
+    except Exception:  # met again when the outcome is there, where it becomes the response
+        return None
+    return response.with_headers(common_headers(request, response)) if isinstance(response, Response) else None
 
 
 def needs_task() -> bool:
@@ -131,7 +134,7 @@ async def _answer(
             await _set_body(request, handler.set_body, task, guard)
         reply = Reply(loop=asyncio.get_running_loop())
         if handler.set_body is not None:
-            reply.make_early = partial(_respond_early, request, handler, engine)
+            reply.make_early = partial(prepare_response, request)
         if tracing.tracer is not None:
             tracing.mark(request)
         engine.post(task, reply)
@@ -196,17 +199,6 @@ async def _set_body(request: Request, set_body: SetBody, task: Task, guard: Guar
     finally:
         if request.arriving is not None:
             request.arriving.release()
-
-
-def _respond_early(request: Request, handler: Handler, engine: Engine, value: object) -> Response | None:
-    """Return the response to an outcome that is about to be committed, or None where it has to wait."""
-    if not isinstance(value, (Appended, Created)):
-        return None
-    try:
-        response = handler.respond(request, engine, value)
-    except Exception:  # `_answer` meets it again, where it becomes the response
-        return None
-    return response.with_headers(common_headers(request, response)) if isinstance(response, Response) else None
 
 
 def _takes_long(request: Request, body: bytes) -> bool:

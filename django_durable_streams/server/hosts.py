@@ -70,13 +70,25 @@ _PLAIN = f"{string.ascii_letters}{string.digits}_.-~/"
 
 def absolute_url(scheme: str, path: str, headers: Mapping[bytes, bytes]) -> bytes:
     """Return the absolute URL of a request's path, which is percent-decoded."""
+    return origin(scheme, headers) + quoted_path(path)
+
+
+def quoted_path(path: str) -> bytes:
+    """Return a percent-decoded path as it stands in a URL."""
+    return (quote(path) if path.strip(_PLAIN) else path).encode("ascii")  # most have no character to quote
+
+
+def origin(scheme: str, headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the scheme and the host of a request, as they stand in its URL.
+
+    Args:
+        scheme: as the server tells it.
+    """
     proxy = _scheme_header()
     secure = None
     if proxy is not None and proxy[0] in headers:
         secure = headers[proxy[0]].decode("latin-1").split(",")[0].strip() == proxy[1]
-    origin = _origin(scheme, secure, headers.get(b"host"), headers.get(b"x-forwarded-host"))
-    # Most paths have no character to quote.
-    return origin + (quote(path) if path.strip(_PLAIN) else path).encode("ascii")
+    return _origin(scheme, secure, headers.get(b"host"), headers.get(b"x-forwarded-host"))
 
 
 @lru_cache(maxsize=1)

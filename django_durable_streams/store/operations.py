@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import final
+from typing import ClassVar, final
 
 from ..protocol import offsets
 from ..protocol.errors import DurableStreamsError
 from ..protocol.offsets import Offset
 from ..protocol.producers import ProducerClaim
+
+
+class _WithoutData:
+    """An operation that stores no data."""
+
+    __slots__ = ()
+    data: ClassVar[bytes] = b""
 
 
 @dataclass(slots=True)
@@ -93,7 +100,7 @@ class Append:
 
 
 @dataclass(slots=True)
-class Delete:
+class Delete(_WithoutData):
     """Delete a stream (section 5.4).
 
     Attributes:
@@ -108,7 +115,7 @@ class Delete:
 
 
 @dataclass(slots=True)
-class Touch:
+class Touch(_WithoutData):
     """Restart a stream's TTL at the moment of a read. The read does not wait for it (section 5.1, `Stream-TTL`)."""
 
     path: str
@@ -117,7 +124,7 @@ class Touch:
 
 
 @dataclass(slots=True)
-class SetLifetime:
+class SetLifetime(_WithoutData):
     """Set another TTL of a stream, in seconds, or another expiry. Without both, the stream never ends by itself."""
 
     path: str
@@ -127,7 +134,7 @@ class SetLifetime:
 
 
 @dataclass(slots=True)
-class Trim:
+class Trim(_WithoutData):
     """Retain a stream's data from a position on. Nobody reads the data before it any more, except for existing forks.
 
     The position is where an append begins, or, in a text, where a character does (`read.boundaries`).
@@ -146,7 +153,7 @@ class Trimmed:
 
 
 @dataclass(slots=True)
-class TakeOver:
+class TakeOver(_WithoutData):
     """Begin a producer's next epoch, which fences writers with earlier epochs (section 5.2.1).
 
     The sequence numbers continue, unlike those of an epoch that a client begins: they count the producer's appends. The
@@ -160,7 +167,7 @@ class TakeOver:
 
 @final
 @dataclass(slots=True)
-class MoveEntries:
+class MoveEntries(_WithoutData):
     """Move the oldest entries of changes into the registry, and create it if it is missing. Only the server does this.
 
     Attributes:

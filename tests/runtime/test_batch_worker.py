@@ -78,8 +78,7 @@ async def test_a_pending_batch_ends_at_the_limit_of_tasks(worker: Recorded) -> N
 
 
 async def test_a_pending_batch_ends_at_the_limit_of_bytes(worker: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "carries_data", True)
-    monkeypatch.setattr(worker, "_size_of", int)
+    monkeypatch.setattr(worker, "data_of", bytes)  # of as many bytes as the number says
     worker._backlog = Backlog(max_tasks=100, max_bytes=10)
     replies = [worker.submit(size) for size in (4, 6, 0)]
     with pytest.raises(ServiceUnavailable):

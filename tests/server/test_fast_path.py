@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import DataError
+from django.test import override_settings
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -273,3 +274,30 @@ async def test_a_client_that_sends_garbage_and_reads_nothing_is_cut_off(monkeypa
         protocol.data_received(b"\0\r\n\r\n")
         assert connection.is_closed
         await asyncio.wait_for(aborted.wait(), 10)
+
+
+HOSTS = ["a.example", "b.example", "a.example", "refused.example", "a.example", "b.example", "refused.example"]
+
+
+@pytest.mark.usefixtures("engines")
+async def test_the_host_of_each_request_of_a_connection_counts() -> None:
+    protocol, connection = connected()
+    with override_settings(ALLOWED_HOSTS=["a.example", "b.example"]):
+        for number, host in enumerate(HOSTS):
+            protocol.data_received(f"PUT /v1/stream/{number} HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
+            answer = await connection.sent.get()
+            assert (b" 400 " if host.startswith("refused") else b" 201 ") in answer
+            location = f"location: http://{host}/v1/stream/{number}\r\n".encode()
+            assert (location in answer) is not host.startswith("refused")
+
+
+@pytest.mark.usefixtures("engines")
+async def test_changed_settings_count_for_an_open_connection() -> None:
+    protocol, connection = connected()
+    head = b"GET /v1/stream/a HTTP/1.1\r\nhost: a.example\r\n"
+    for hosts, expected in [(["a.example"], 404), (["b.example"], 400), (["*"], 404), ([], 400)]:
+        with override_settings(ALLOWED_HOSTS=hosts):
+            protocol.data_received(head + b"\r\n")
+            assert await status(connection) == expected
+            protocol.data_received(head + b"x-name: value\r\n\r\n")
+            assert await status(connection) == expected

@@ -13,7 +13,7 @@ requests, and responses into bytes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -58,6 +58,9 @@ class FastPathConnection(DownloadConnection):
         self._counts = request_numbers.fast_path.here()
         self._exits = request_numbers.fast_path_exits.here()
         self._last_used = 0.0
+        # A client sends the same headers again and again, which are parsed once. So they are looked at once, too.
+        self.checked_headers: Mapping[bytes, bytes] | None = None
+        self.origin: bytes | None = None
         self._on_left: Callable[[], object] | None = None
 
     # Requests
@@ -133,11 +136,13 @@ class FastPathConnection(DownloadConnection):
         request = FastPathRequest(head, place, body, self)
         if tracing.tracer is not None:
             tracing.start(request)
-        try:
-            check_host(request.headers)
-        except DurableStreamsError as error:
-            self.write(request, refuse(error))
-            return
+        if head.headers is not self.checked_headers:
+            try:
+                check_host(head.headers)
+            except DurableStreamsError as error:
+                self.write(request, refuse(error))
+                return
+            self.checked_headers, self.origin = head.headers, None
         outcome = respond(request) if body is None else start_request(request, request)
         if outcome is not None:
             self.proceed(request, outcome)
@@ -200,7 +205,9 @@ class FastPathConnection(DownloadConnection):
             response = self.admit_download(response)
             data, large = encode_head(response, default_headers, self._is_ending), response.body
         else:
-            data = self._encode(request, response)
+            data = encode_head(response, default_headers, self._is_ending)
+            if request.method != "HEAD":
+                data += response.body
             if response.is_shared and not self._is_ending:
                 response.wire = default_headers, data
         self._counts[request.operation or request.method, response.status] += 1
@@ -215,14 +222,11 @@ class FastPathConnection(DownloadConnection):
         else:
             self._end_answer()
 
-    def prepare(self, request: FastPathRequest, response: Response) -> None:
-        """Encode a response before it may be sent."""
+    def prepare(self, response: Response) -> None:
+        """Encode the response to a write before it may be sent."""
         if not self._is_ending:  # what is encoded for this connection may be shared with others
-            response.wire = self.server_state.default_headers, self._encode(request, response)
-
-    def _encode(self, request: FastPathRequest, response: Response) -> bytes:
-        head = encode_head(response, self.server_state.default_headers, self._is_ending)
-        return head if request.method == "HEAD" else head + response.body
+            default_headers = self.server_state.default_headers
+            response.wire = default_headers, encode_head(response, default_headers, False) + response.body
 
     async def _send_events(self, request: FastPathRequest, response: EventStream) -> None:
         self._counts[request.operation, response.status] += 1

@@ -15,7 +15,7 @@ from ...protocol import headers
 from ...protocol.messages import Request, Response
 from ..answers import EventStream, Work
 from ..dispatch import finish_request, prepare_response
-from ..hosts import absolute_url
+from ..hosts import origin, quoted_path
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -32,6 +32,8 @@ class AnsweringConnection(Protocol):
     app_state: dict[str, Any]
     client: Address | None
     server: tuple[str, int | None] | None
+    origin: bytes | None
+    """The scheme and host in URLs for the current request, once it was asked for."""
 
     @property
     def scheme(self) -> str | None:
@@ -46,8 +48,8 @@ class AnsweringConnection(Protocol):
     def drop_waiting(self) -> None:
         """Drop the part of a body that waits."""
 
-    def prepare(self, request: FastPathRequest, response: Response) -> None:
-        """Encode a response before it may be sent."""
+    def prepare(self, response: Response) -> None:
+        """Encode the response to a write before it may be sent."""
 
     def write(self, request: FastPathRequest, response: Response) -> None:
         """Send the response to the current request."""
@@ -111,7 +113,10 @@ class FastPathRequest(Request):
         return self._source
 
     def url(self) -> bytes:
-        return absolute_url(self.scheme, self._place.outer_path, self.headers)
+        connection = self._connection
+        if connection.origin is None:
+            connection.origin = origin(self.scheme, self.headers)
+        return connection.origin + quoted_path(self._place.outer_path)
 
     def root(self) -> str:
         return self._place.outer_path.removesuffix(self.path)
@@ -130,7 +135,7 @@ class FastPathRequest(Request):
         """Make the response to an outcome that the engine is about to commit."""
         response = prepare_response(self, value)
         if response is not None:
-            self._connection.prepare(self, response)
+            self._connection.prepare(response)
             self._prepared = value, response
 
     def resolve(self, value: object) -> None:

@@ -1,9 +1,9 @@
 """Parses the head of an HTTP/1.1 request. Only plain heads are parsed here, uvicorn parses the others.
 
 The invariant: the result depends on the bytes of the head alone, so it can be cached. Clients send the same heads again
-and again, and a cached head takes one lookup. Headers of proxies are parsed like all others: what they mean depends on
-the server, so it is found out where it is needed. This is a part of the fast path, and is switched off with it
-(UVICORN_FAST_PATH).
+and again, and a cached head takes one lookup. Heads with the same headers share one mapping, which nobody changes.
+Headers of proxies are parsed like all others: what they mean depends on the server, so it is found out where it is
+needed. This is a part of the fast path, and is switched off with it (UVICORN_FAST_PATH).
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
+
+from django.core.signals import setting_changed
 
 from ...protocol import headers
 from .handed_over import Reason
@@ -168,3 +170,12 @@ def _parse_header(line: bytes) -> tuple[bytes, bytes] | Reason:
         return Reason.MALFORMED_HEADER
     name = header[1].lower()
     return _LEFT_TO_UVICORN.get(name) or (name, header[2].lstrip(b" \t"))  # as httptools does
+
+
+def _clear_caches(**kwargs: Any) -> None:
+    """Forget all heads. Later ones have other objects as headers, so connections look at their hosts again."""
+    for cached_function in (parse, _parse_without_seq, _parse_headers):
+        cached_function.cache_clear()
+
+
+setting_changed.connect(_clear_caches, dispatch_uid="durable_streams.request_heads")
