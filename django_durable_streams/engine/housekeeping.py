@@ -209,7 +209,9 @@ class Housekeeper:
             rest = schedule.task.step()
         except BaseException as error:  # the thread must outlive every bug, also of the project's receivers
             self._connection.close()
-            if isinstance(error, Error | CommitUncertain) and passes(error):
+            if self._monitor.problem_reporter.report(error) is not None:  # logged, for an operator to set it right
+                schedule.postpone()
+            elif isinstance(error, Error | CommitUncertain) and passes(error):
                 logger.debug("A housekeeping step failed, and is tried again: %s", error)
                 schedule.postpone()
             elif schedule.failed():

@@ -15,6 +15,7 @@ from tests.engine.held import Holder, holder
 from tests.store.lost_commits import lose_commits
 
 TEXT = "text/plain"
+SECONDS = 30
 
 
 @pytest.fixture
@@ -63,9 +64,10 @@ async def test_a_body_is_free_when_its_operation_has_failed(
             seq = fail(other, patch)
             assert await status_of(engine, Append("a", TEXT, body, seq=seq)) in (400, 503)
         other.release()
-        await engine.write(Append("a", TEXT, b"y"))  # the threads have let go of the batch before
-        await asyncio.sleep(0)
-        assert sys.getrefcount(body) == before
+        await engine.write(Append("a", TEXT, b"y"))  # the threads let go of the batch before, soon after its answer
+        async with asyncio.timeout(SECONDS):
+            while sys.getrefcount(body) != before:
+                await asyncio.sleep(0.01)
 
 
 async def status_of(engine: Engine, operation: Append) -> int:

@@ -5,12 +5,12 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from threading import Event
+from threading import Event, Semaphore
 from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError
 from django.utils import timezone
 
 from django_durable_streams.engine import Engine, compaction_tracker, engine_for, housekeeping, housekeeping_tasks
@@ -25,6 +25,7 @@ from django_durable_streams.engine.housekeeping_tasks import (
 )
 from django_durable_streams.engine.numbers import TaskNumbers
 from django_durable_streams.models import Chunk, Stream
+from django_durable_streams.runtime import configuration_errors
 from django_durable_streams.signals import stream_expired
 from django_durable_streams.store.operations import Append, Create, Delete
 from django_durable_streams.store.upkeep import removal
@@ -116,6 +117,39 @@ async def test_a_task_that_fails_stops_no_other_task(
     await until(lambda: bool(warnings()))  # a purge may begin later than the rest
     (message,) = warnings()
     assert failing.name in message
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (OperationalError("no such table: durable_streams_stream"), configuration_errors.MIGRATIONS),
+        (ProgrammingError(1146, "Table 'x.durable_streams_stream' doesn't exist"), configuration_errors.MIGRATIONS),
+        (OperationalError(1290, "The server runs with --read-only"), configuration_errors.READ_ONLY),
+    ],
+)
+async def test_a_task_says_once_what_an_operator_has_to_set_right(
+    error: Exception,
+    problem: configuration_errors.ConfigurationProblem,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The start may not have checked it: its time is limited, and tables may go later."""
+    steps = Semaphore(0)
+
+    def step(self: HousekeepingTask) -> None:
+        steps.release()
+        raise error
+
+    monkeypatch.setattr(housekeeping, "INTERVAL", 0.05)
+    for task in (RemovalTask, PurgeTask):
+        monkeypatch.setattr(task, "step", step)
+    engine._housekeeper.wake()
+    for _ in range(6):
+        assert await asyncio.to_thread(steps.acquire, timeout=20)
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert problem.remedy in record.getMessage()
+    assert record.exc_info is None
 
 
 async def test_a_database_that_does_not_answer_is_asked_again(

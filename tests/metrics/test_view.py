@@ -79,7 +79,10 @@ def test_buckets_grow_to_the_count() -> None:
     numbers_for("default").committers.append(batches)
     text = scrape().content.decode()
     name = "durable_streams_commit_batch_size"
-    buckets = [count for (metric, _), count in samples(text).items() if metric == f"{name}_bucket"]
+    counts = samples(text).items()
+    buckets = [
+        count for (metric, labels), count in counts if metric == f"{name}_bucket" and ("database", "default") in labels
+    ]
     assert buckets == sorted(buckets)
     assert buckets[-1] == value(text, f"{name}_count", database="default") >= 4
     assert value(text, f"{name}_bucket", database="default", le="4.0") < buckets[-1]
