@@ -23,6 +23,7 @@ from ..runtime.printable import loggable
 from ..runtime.results import as_failure, contained
 from . import csrf, workers
 from .access_request import AccessRequest
+from .asynchronous import answer_of
 from .base import Action, is_for_everybody
 from .creation_policy import CreationPolicy
 from .grants import Grant
@@ -245,15 +246,16 @@ class Guard:
                     except BaseException as error:
                         raise as_failure(error) from error
                 elif check.mode is CallMode.AWAIT:
-                    granted = await _contain(check.method(user, path, access_request))
+                    granted = await answer_of(partial(check.method, user, path, access_request))
                 else:
                     granted = await cast(
                         "Awaitable[bool]", workers.call(partial(check.method, user, path, access_request))
                     )
                 # A decorated method or a callable object may not look asynchronous, and return an awaitable.
-                # An awaitable is truthy, so its result must be awaited.
+                # An awaitable is truthy, so its result must be awaited: in a task, which this request may not have.
                 if granted is not True and isawaitable(granted):
-                    granted = await _contain(granted)
+                    ask = partial(check.method, user, path, access_request)
+                    granted = await asyncio.ensure_future(answer_of(ask, granted))
             except exceptions.PermissionDenied:
                 continue
             if granted:
@@ -288,21 +290,6 @@ class Guard:
         if failed_csrf:
             return PermissionDenied(f"The CSRF check failed. {csrf.remedy(access_request.csrf_failure or '')}")
         return PermissionDenied("Permission denied.")
-
-
-async def _contain(answer: Awaitable[Any]) -> Any:
-    """Await a project's code, which must not end the event loop, and cancels this request only if it is cancelled."""
-    try:
-        return await answer
-    except (Exception, GeneratorExit):
-        raise
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise as_failure(error) from error
-    except BaseException as error:
-        raise as_failure(error) from error
 
 
 def _closes(request: Request) -> bool:

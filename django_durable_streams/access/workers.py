@@ -8,6 +8,8 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from django.db import Error, connections, router
@@ -18,6 +20,7 @@ from ..protocol.errors import ServiceUnavailable
 from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import BatchWorker
 from ..runtime.connection import DedicatedConnection
+from ..runtime.database_errors import may_pass
 from ..runtime.monitor import DatabaseMonitor, monitor_for
 from ..runtime.process_objects import ProcessObjects
 from ..runtime.results import as_failure
@@ -51,20 +54,18 @@ def count(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Aw
 
 
 def call(function: Callable[[], T]) -> Awaitable[T]:
-    """Call a function in one of the threads for permissions, in turn."""
-    return cast(
-        "Awaitable[T]", _worker(f"permission-{next(_call_numbers) % PERMISSION_THREADS}").submit((_call_all, function))
-    )
+    """Call a function in one of the threads for permissions, in turn. After a lost connection it is called again."""
+    worker = _worker(f"permission-{next(_call_numbers) % PERMISSION_THREADS}")
+    return cast("Awaitable[T]", worker.submit((partial(_call, function), None)))
 
 
-def _call_all(functions: Sequence[Callable[[], object]]) -> Sequence[object]:
-    results: list[object] = []
-    for function in functions:
-        try:
-            results.append(function())
-        except BaseException as error:  # other requests wait for this thread
-            results.append(as_failure(error))
-    return results
+def _call(function: Callable[[], object], items: Sequence[None]) -> Sequence[object]:
+    try:
+        return [function()]
+    except Error as error:
+        if may_pass(error):
+            raise
+        return [error]
 
 
 class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
@@ -104,15 +105,24 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
             values = self._run_with_retry(work, [tasks[index][1] for index in indices])
             for index, value in zip(indices, values, strict=True):
                 results[index] = value
-        if any(connection.errors_occurred for connection in connections.all(initialized_only=True)):
-            self._connection.close()
+        self._drop_broken()
         return results
+
+    def _drop_broken(self) -> None:
+        """Close the connections to all databases that an error may have broken."""
+        for connection in connections.all(initialized_only=True):
+            if connection.errors_occurred and connection.alias == self._connection.using:
+                self._connection.close()
+            elif connection.errors_occurred:
+                with suppress(Error):
+                    connection.close_if_unusable_or_obsolete()
 
     def _run_with_retry(self, work: BatchFunction, items: Sequence[Any]) -> Sequence[object]:
         try:
             try:
                 return work(items)
             except Error:  # the connection may be lost, while the database answers
+                self._drop_broken()
                 self._connection.close()
                 self._connection.open()
                 return work(items)

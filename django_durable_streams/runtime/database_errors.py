@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from django.db import DataError, Error, IntegrityError
+from django.db import DataError, Error, IntegrityError, InterfaceError, OperationalError
 
 from .configuration_errors import find_problem
 
@@ -54,3 +54,14 @@ def diagnose(error: BaseException | None) -> FailureKind:
     if "database is locked" in str(error) or "database table is locked" in str(error):
         return FailureKind.BUSY
     return FailureKind.AWAY if find_problem(error) is None else FailureKind.SETUP
+
+
+def may_pass(error: Error) -> bool:
+    """Return whether a query of the project may succeed when it is made again, over a new connection.
+
+    Other errors are about the query, which has a fault of its own.
+    """
+    return isinstance(error, OperationalError | InterfaceError) and diagnose(error) in (
+        FailureKind.AWAY,
+        FailureKind.BUSY,
+    )

@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from tests.servers import Server
 from tests.services import Database, Redis
 from tests.templates import migrated_database, migrated_file
 
+T = TypeVar("T")
+
 STRESS = os.environ.get("STRESS", "") not in ("", "0")
 
 
-def scaled(short: int, long: int) -> int:
+def scaled(short: T, long: T) -> T:
     """How much of something a test does: little in `make test`, much in `make stress`."""
     return long if STRESS else short
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from django.core.signing import b62_decode
 
+from tests.cluster.cluster import scaled
 from tests.cluster.http import Client, Unreachable
 from tests.cluster.load import position
 from tests.listening import Listener
@@ -24,6 +25,8 @@ from tests.subscriptions.receivers import read_request
 
 LEASE_SECONDS = 2
 JSON = {"content-type": "application/json"}
+PAUSE = scaled((0.02, 0.1), (0.2, 1.5))
+"""Seconds between two claims of a worker. The more workers ask all the time, the less there is for all others."""
 HELD_SECONDS = 1.0
 """How long a receiver or worker is at work at most. Shorter than a lease, longer than a delivery takes."""
 
@@ -170,7 +173,7 @@ class Subscribers:
                 await self._do(self._note(name, answer, answer["token"], is_claimed=True))
             elif answer["error"]["code"] not in ("ALREADY_CLAIMED", "NO_PENDING_WORK"):
                 self.wrong.append(f"{name}: {answer}")
-            await asyncio.sleep(random.uniform(0.02, 0.1))
+            await asyncio.sleep(random.uniform(*PAUSE))
 
     async def _do(self, wake: Wake) -> None:
         await asyncio.sleep(random.uniform(0, 0.05))

@@ -1,0 +1,62 @@
+"""Calls of a project's asynchronous permissions: what they raise, and the database connections that they use.
+
+Such a method queries by Django's asynchronous methods, whose thread keeps its connection. Django drops broken
+connections at the beginning and the end of each request that passes through it. Requests for streams do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import Error, close_old_connections
+
+from ..protocol.errors import ServiceUnavailable
+from ..runtime.database_errors import may_pass
+from ..runtime.results import as_failure
+
+logger = logging.getLogger("django_durable_streams.access")
+
+
+async def answer_of(method: Callable[[], Any], first: Awaitable[Any] | None = None) -> Any:
+    """Return the answer of a permission's asynchronous method, which is called again if its connection was lost.
+
+    Args:
+        method: the method with its arguments.
+        first: what it has returned, if it was called already.
+
+    Raises:
+        ServiceUnavailable: the database does not answer (503).
+    """
+    try:
+        return await _contain(method() if first is None else first)
+    except Error as error:
+        if not may_pass(error):
+            raise
+    await sync_to_async(close_old_connections)()
+    try:
+        return await _contain(method())
+    except Error as error:
+        if not may_pass(error):
+            raise
+        await sync_to_async(close_old_connections)()
+        logger.error("The permission of a request cannot be checked: %s", error)
+    raise ServiceUnavailable("The permission cannot be checked at present. Try again.")
+
+
+async def _contain(answer: Awaitable[Any]) -> Any:
+    """Await a project's code, which must not end the event loop, and cancels this request only if it is cancelled."""
+    try:
+        return await answer
+    except (Exception, GeneratorExit):
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise as_failure(error) from error
+    except BaseException as error:
+        raise as_failure(error) from error
