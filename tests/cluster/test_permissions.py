@@ -16,10 +16,10 @@ READS = 12
 BACK_WITHIN = 15.0
 
 
-@pytest.mark.parametrize("door", ["asgi", "urls"])
+@pytest.mark.parametrize("entry_point", ["asgi", "urls"])
 @pytest.mark.parametrize("permission", ["Asynchronous", "Wrapped", "Synchronous"])
-def test_an_ended_connection_fails_no_request(database: Database, permission: str, door: str) -> None:
-    env = {"PERMISSION": f"tests.cluster.permissions.{permission}", "EXAMPLE_DOOR": door}
+def test_an_ended_connection_fails_no_request(database: Database, permission: str, entry_point: str) -> None:
+    env = {"PERMISSION": f"tests.cluster.permissions.{permission}", "EXAMPLE_DOOR": entry_point}
     with Cluster(1, database, env=env) as cluster:
         asyncio.run(asyncio.wait_for(end_connections(cluster, database), 60))
 

@@ -66,7 +66,7 @@ async def test_a_body_is_free_when_its_operation_has_failed(
         other.release()
         await engine.write(Append("a", TEXT, b"y"))  # the threads let go of the batch before, soon after its answer
         async with asyncio.timeout(SECONDS):
-            while sys.getrefcount(body) != before:
+            while sys.getrefcount(body) != before:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
