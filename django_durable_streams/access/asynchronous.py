@@ -12,10 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import Error, close_old_connections
+from django.db import Error, close_old_connections, router
 
+from ..models import Stream
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.database_errors import may_pass
+from ..runtime.monitor import monitor_for
 from ..runtime.results import as_failure
 
 logger = logging.getLogger("django_durable_streams.access")
@@ -31,6 +33,9 @@ async def answer_of(method: Callable[[], Any], first: Awaitable[Any] | None = No
     Raises:
         ServiceUnavailable: the database does not answer (503).
     """
+    monitor = monitor_for(router.db_for_write(Stream))
+    if first is None and not monitor.answers:  # all such queries have one thread, and may wait there for long
+        raise monitor.refusal()
     try:
         return await _contain(method() if first is None else first)
     except Error as error:

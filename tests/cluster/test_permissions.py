@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -36,21 +37,24 @@ async def end_connections(cluster: Cluster, database: Database) -> None:
 
 
 @pytest.mark.parametrize("kind", [PostgreSQL, MariaDB])
+@pytest.mark.parametrize("how", ["killed", "frozen"])
 @pytest.mark.parametrize("permission", ["Asynchronous", "Wrapped", "Synchronous"])
-def test_reads_are_refused_while_the_database_is_away(kind: type[Database], permission: str) -> None:
+def test_reads_are_refused_while_the_database_is_away(kind: type[Database], how: str, permission: str) -> None:
     env = {"PERMISSION": f"tests.cluster.permissions.{permission}"}
     with kind() as database, Cluster(1, database, env=env) as cluster:
-        asyncio.run(asyncio.wait_for(take_away(cluster, database), 90))
+        begin, end = (database.kill, database.start) if how == "killed" else (database.freeze, database.thaw)
+        asyncio.run(asyncio.wait_for(take_away(cluster, begin, end), 90))
 
 
-async def take_away(cluster: Cluster, database: Database) -> None:
+async def take_away(cluster: Cluster, begin: Callable[[], object], end: Callable[[], object]) -> None:
     (url,) = cluster.urls
     async with Client() as client:
         assert (await client.request("PUT", f"{url}/a", TEXT)).status == 201
         assert await statuses(client, url) == {200}
-        await asyncio.to_thread(database.kill)
+        await asyncio.to_thread(begin)
+        assert (await client.request("POST", f"{url}/a", TEXT, b"x")).status == 503
         assert await statuses(client, url) == {503}
-        await asyncio.to_thread(database.start)
+        await asyncio.to_thread(end)
         came = time.monotonic()
         while (seen := await statuses(client, url)) != {200}:
             assert seen <= {200, 503}
