@@ -20,7 +20,8 @@ from django.core.management.base import CommandError
 from django.db import models
 
 from django_durable_streams.contrib.ai.models import Chat, Run
-from django_durable_streams.models import ReadOnlyModelError, Stream
+from django_durable_streams.models import DatabaseIdentity, ReadOnlyModelError, Stream
+from django_durable_streams.store import database_identity
 from django_durable_streams.store.archive import transfer
 from tests.referring import LABEL, Make, referring_models
 from tests.store.archive.test_archive import empty
@@ -314,3 +315,16 @@ def test_a_form_and_a_copy_of_a_row_take_numbers(make: Make) -> None:
     row.full_clean()
     row.save()
     assert (type(row.stream_id), note.objects.get().stream.path) == (int, "a")
+
+
+def test_a_fixture_changes_no_identity_and_no_version_of_the_rules(tmp_path: Path) -> None:
+    """With an earlier version, processes would take other rules for those that they know, and link no new streams."""
+    DatabaseIdentity.objects.update_or_create(id=1, defaults={"value": "old", "link_rules_version": 3})
+    file = dump(tmp_path, "durable_streams")
+    DatabaseIdentity.objects.update(value="new", link_rules_version=7)
+    load(file)
+    assert list(DatabaseIdentity.objects.values_list("value", "link_rules_version")) == [("new", 7)]
+    DatabaseIdentity.objects.all().delete()
+    load(file)
+    assert not DatabaseIdentity.objects.exists()
+    assert database_identity.identity("default") != "old"
