@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.base import DeserializationError
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 if TYPE_CHECKING:
     _BigAutoField = models.BigAutoField[Any, Any]
@@ -44,14 +45,23 @@ class StreamKey(_BigAutoField):
         return _NumberOfFixture(number) if number is not None and _is_fixture_read() else number
 
     def get_prep_value(self, value: Any) -> Any:
-        """Return the integer that a query compares with or stores.
+        """Return the integer that a query compares with or stores, still marked."""
+        return value if isinstance(value, _NumberOfFixture) else super().get_prep_value(value)
+
+    def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
+        """Return the integer for the driver. Queries may have one of a fixture: caches of rows are read like one."""
+        number = super().get_db_prep_value(value, connection, prepared)
+        return int(number) if isinstance(number, _NumberOfFixture) else number
+
+    def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
+        """Return the integer to store.
 
         Raises:
             DeserializationError: it was read from a fixture.
         """
         if isinstance(value, _NumberOfFixture):
             raise DeserializationError(f"A row {BY_NUMBER.format(value)} {DUMP_AGAIN}")
-        return super().get_prep_value(value)
+        return super().get_db_prep_save(value, connection)
 
     def deconstruct(self) -> tuple[str, str, Sequence[Any], dict[str, Any]]:
         name, _, args, kwargs = super().deconstruct()

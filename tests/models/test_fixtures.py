@@ -15,6 +15,7 @@ from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
+from django.core import serializers
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import models
@@ -328,3 +329,14 @@ def test_a_fixture_changes_no_identity_and_no_version_of_the_rules(tmp_path: Pat
     load(file)
     assert not DatabaseIdentity.objects.exists()
     assert database_identity.identity("default") != "old"
+
+
+def test_a_row_that_is_only_deserialized_leads_to_its_stream(make: Make) -> None:
+    """As in a cache of rows, in the same database."""
+    note = make("Note", models.CASCADE)
+    row = note.objects.create(stream=Stream.objects.create(path="a"))
+    (deserialized,) = serializers.deserialize("json", serializers.serialize("json", [row]))
+    twin: Any = deserialized.object
+    assert twin.stream.path == "a"
+    assert note.objects.get(stream=twin.stream_id) == row
+    assert Stream.objects.get(pk=twin.stream_id).path == "a"
