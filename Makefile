@@ -16,6 +16,8 @@ CLIENTS := tests/ai tests/browser
 
 # What `make run` needs, and what the tests need on top of it, in one virtual environment.
 VENV_MADE := $(VENV)/.made
+# Its Python does not run, or is another one, after an upgrade of the system's: then everything is installed anew.
+$(shell $(BIN)/python -c "import pip" 2>/dev/null || rm -f $(VENV_MADE))
 INSTALL := $(PYTHON) tools/install_packages.py
 INSTALLED_EXAMPLE := $(VENV)/.installed-example
 INSTALLED := $(VENV)/.installed-dev
@@ -203,7 +205,7 @@ clean: ## remove what was installed and generated, but not the example's databas
 
 $(VENV_MADE):
 	@$(PYTHON) tools/ensure_system.py python venv
-	$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) $(VENV)
 	@touch $@
 
 $(INSTALLED_EXAMPLE): $(VENV_MADE) pyproject.toml constraints.txt

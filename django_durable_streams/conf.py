@@ -323,10 +323,10 @@ def project_value() -> Any:
 def _read() -> Config:
     value = project_value()
     refuse(findings(value))
-    tuples = {name for name, kind in get_type_hints(Config).items() if get_origin(kind) is tuple}
-    items = [(key.lower(), item) for key, item in value.items()]
-    values: dict[str, Any] = {name: tuple(item) if name in tuples else item for name, item in items}
-    return Config(**values) if project_value() == value else _read()  # otherwise a test has changed them meanwhile
+    tuples = {name.upper() for name, kind in get_type_hints(Config).items() if get_origin(kind) is tuple}
+    values: dict[str, Any] = {key.lower(): tuple(item) if key in tuples else item for key, item in value.items()}
+    result = Config(**values)
+    return result if project_value() == value else _read()  # in the end, as a test may change them until then
 
 
 config = lru_cache(maxsize=1)(_read)

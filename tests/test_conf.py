@@ -1,4 +1,5 @@
 from dataclasses import fields
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -49,27 +50,36 @@ def test_overriding_settings_is_seen_at_once_and_ends_with_the_override() -> Non
 
 
 @pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("late", [False, True])
 def test_settings_that_change_while_a_thread_reads_them_are_not_kept(
-    ends: bool, monkeypatch: pytest.MonkeyPatch
+    ends: bool, late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread would put the old settings into the cache after the signal has cleared it."""
+    """The thread would put the old settings into the cache after the signal has cleared it, however late that is."""
     override = override_settings(DURABLE_STREAMS={"LONG_POLL_TIMEOUT": 7.0})
     changes = [override.disable if ends else override.enable]
-    real = conf.findings
+    real, make = conf.findings, Config.__init__
 
-    def read_slowly(value: object) -> list[conf.Finding]:
+    def change() -> None:
         if changes:
             changes.pop()()
+
+    def read_slowly(value: object) -> list[conf.Finding]:
+        change()
         return real(value)
+
+    def make_slowly(self: Config, **values: Any) -> None:
+        make(self, **values)
+        change()
 
     if ends:
         override.enable()
     try:
-        monkeypatch.setattr(conf, "findings", read_slowly)
-        config.cache_clear()
-        assert (config().long_poll_timeout == 7.0) is not ends
-        assert (config().long_poll_timeout == 7.0) is not ends
+        setting_changed.send(sender=None, setting="DURABLE_STREAMS", value=None, enter=True)
+        monkeypatch.setattr(conf, "findings", real if late else read_slowly)
+        monkeypatch.setattr(Config, "__init__", make_slowly)
+        config()
         assert not changes
+        assert (config().long_poll_timeout == 7.0) is not ends
     finally:
         if not ends:
             override.disable()

@@ -21,7 +21,7 @@ def main(targets: list[str]) -> int:
     first, *others = targets
     started = []
     for target in others:
-        output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read at the end
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - read at the end
         command = ["nice", "-n", NICENESS, *_make(target)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         started.append((target, process, output))
@@ -30,7 +30,10 @@ def main(targets: list[str]) -> int:
         for target, process, output in started:
             status = process.wait()
             output.seek(0)
-            print(f"--- make {target}\n{output.read()}", flush=True)
+            print(f"--- make {target}", flush=True)
+            # As it is: a failed test may print bytes that are no text.
+            sys.stdout.buffer.write(output.read() + b"\n")
+            sys.stdout.flush()
             failed += [target] if status else []
     finally:
         for _, process, output in started:

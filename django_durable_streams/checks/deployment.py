@@ -1,4 +1,4 @@
-"""Checks of settings that several worker processes need."""
+"""Checks of settings that several worker processes need, and the scripts of pages."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from .requiring import needs_settings
 
 WORKER_VARIABLES = ("WEB_CONCURRENCY", "GRANIAN_WORKERS")
 """Variables that tell uvicorn, gunicorn and granian their number of workers. Command options are unknown here."""
+
+LONGEST_KEEP_ALIVE = 30.0
+"""Seconds. The scripts of pages take 45 seconds without a byte for a lost network, and a network may delay some."""
 
 
 @register()
@@ -45,6 +48,23 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
             message = f"Each of {worker_count} workers counts RATE_LIMITS by itself, so the limits do not hold."
             problems.append(_rate_limit_warning(message))
     return problems
+
+
+@register()
+@needs_settings
+def check_keep_alive(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """W032: pages take quiet connections for lost ones."""
+    seconds = config().sse_keep_alive
+    if seconds <= LONGEST_KEEP_ALIVE:
+        return []
+    return [
+        Warning(
+            f"SSE_KEEP_ALIVE is {seconds:g}. Pages take 45 seconds without a byte for a lost network, and connect "
+            "again. resumingFetch then reads its whole answer again.",
+            hint=f"Set it to {LONGEST_KEEP_ALIVE:g} or less. Silence this check if no page uses the scripts.",
+            id="durable_streams.W032",
+        )
+    ]
 
 
 def _rate_limit_warning(message: str) -> CheckMessage:

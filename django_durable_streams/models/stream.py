@@ -19,7 +19,7 @@ from .async_methods import AsyncStreamMethods
 from .fields import ExactCharField, InstantField
 from .guard import GuardedQuerySet, refuse
 from .hinge import api
-from .natural_keys import find_by_path
+from .natural_keys import StreamKey, find_by_path, natural_key
 
 if TYPE_CHECKING:
     from .hinge import ListingPage
@@ -65,9 +65,9 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
         streams = self.filter(path__gte=prefix) if prefix else self.filter(path__isnull=False)
         return streams if end is None else streams.filter(path__lt=end)
 
-    def get_by_natural_key(self, path: str | None) -> Stream:
+    def get_by_natural_key(self, key: str | None) -> Stream:
         """Return the stream that a fixture names by its path, in any state."""
-        stream: Stream = find_by_path(self, path)
+        stream: Stream = find_by_path(self, key)
         return stream
 
     def listing(self, prefix: str = "", *, pattern: str = "", cursor: str = "", limit: int = 100) -> ListingPage:
@@ -165,6 +165,7 @@ class Stream(AsyncStreamMethods):
     the path stays taken, and the data is kept for the forks (section 4.2).
     """
 
+    id = StreamKey(verbose_name="ID", primary_key=True, auto_created=True)
     path = ExactCharField(_("path"), max_length=paths.MAX_PATH_LENGTH, unique=True, null=True, editable=False)
     content_type = models.CharField(
         _("content type"), max_length=content.MAX_CONTENT_TYPE_LENGTH, default=content.DEFAULT_CONTENT_TYPE
@@ -268,9 +269,9 @@ class Stream(AsyncStreamMethods):
     def __str__(self) -> str:
         return self.path if self.path is not None else f"({self.pk}, removed)"
 
-    def natural_key(self) -> tuple[str | None]:
+    def natural_key(self) -> tuple[str]:
         """Return the path, by which fixtures name the stream. Numbers are different in another database."""
-        return (self.path,)
+        return natural_key(self.path)
 
     @property
     def closing_request(self) -> str:

@@ -19,6 +19,9 @@ END_ID = "end"
 REFUSALS = "refusals"
 """The query parameter of clients that try again after a status such as 403. `event` lets them get the last event."""
 
+LONG_RETRY = 30.0
+"""Seconds of `retry` from which scripts are told of it, well below the 45 after which they make a new connection."""
+
 _LASTING = frozenset({400, 401, 403, 404, 410, 501})
 """The statuses of refusals that another attempt does not change."""
 
@@ -76,8 +79,13 @@ def encode_keep_alive(event_id: str | None) -> bytes:
 
 
 def encode_retry(seconds: float) -> bytes:
-    """Return the block that tells a client how long to wait before it reconnects."""
-    return b"retry:%d\n\n" % round(seconds * 1000)
+    """Return the block that tells a client how long to wait before it reconnects.
+
+    Scripts do not see it. One that makes a new `EventSource` after a silence would not wait as long as the browser
+    does, so a keep-alive tells it of a long time.
+    """
+    block = b"retry:%d\n\n" % round(seconds * 1000)
+    return block if seconds < LONG_RETRY else block + b"event:keep-alive\ndata:%d\n\n" % round(seconds)
 
 
 def encode_closed(name: str, next_offset: str) -> bytes:

@@ -17,7 +17,7 @@ from .backoff import backoff
 from .leases import Wake
 from .pending import pending_links
 from .rows import change, subscriptions, transaction
-from .turns import Turns, choose
+from .turns import RETRIES_SHARE, Turns, choose
 
 MAX_STEPS = 16
 """Steps that find nothing to deliver, until others that are due wait for the next look."""
@@ -26,7 +26,8 @@ WAKES_PER_STEP = 16
 """Wakes from which one transaction begins no more. On SQLite appends wait for the transaction."""
 
 OFFERED_PER_STEP = 500
-"""The same for the pending links that its wakes offer."""
+"""The same for the pending links that its wakes offer. Wakes that follow failed ones have a share of their own beside
+others: one wake may offer more than all this, and would leave nothing for them (`turns`)."""
 
 NOTICE_SECONDS = 5.0
 """Time in which a process has to write a wake event. After it, another process writes the event."""
@@ -51,14 +52,17 @@ def begin_due(using: str, turns: Turns) -> list[Wake]:
 
 def _begin_some(chosen: Iterable[Subscription], using: str) -> list[Wake]:
     wakes: list[Wake] = []
-    offered = 0
+    left = {False: OFFERED_PER_STEP, True: OFFERED_PER_STEP}
     for subscription in chosen:
+        is_retry = subscription.failures > 0
+        if left[is_retry] <= 0:
+            continue
         wake = _begin(subscription, using)
         if wake is not None:
             wakes.append(wake)
-            offered += len(wake.pending)
-        if offered >= OFFERED_PER_STEP:
-            break
+            left[is_retry] -= len(wake.pending)
+            if not is_retry:
+                left[True] = min(left[True], -(-OFFERED_PER_STEP // RETRIES_SHARE))
     return wakes
 
 

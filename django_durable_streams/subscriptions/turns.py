@@ -6,14 +6,16 @@ does not answer keeps a turn until the time is over, so receivers share the turn
 - A receiver gets a turn while it has less than an eighth of those that are free. Alone it has a ninth of all, or an
   eighth while it is slow. Twenty receivers that take all they get leave a tenth. So a receiver that needs one finds
   one, and has it at once.
-- Subscriptions whose last wake has failed have a limit of their own, and a quarter of each step for certain. They have
-  no more beside others, and half of a step at most: a step is one transaction, and the next wakes wait for its end.
+- Subscriptions whose last wake has failed have a limit of their own, and a quarter of each step for certain, or of
+  several steps, by chance, where each has less than four wakes. They have no more beside others, and half of a step at
+  most: a step is one transaction, and the next wakes wait for its end.
 
 Knows neither the rules of wakes nor how they are delivered.
 """
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
@@ -61,6 +63,8 @@ def choose(due: QuerySet[Subscription], turns: Turns, limit: int, using: str) ->
     query = locked(due.exclude(receiver__in=[*saturated, *turns.without]).order_by("due_at"), using, skip=True)
     first = list(query.filter(failures=0)[:limit])
     retries = -(-limit // (RETRIES_SHARE if first else RETRIES_ALONE_SHARE))
+    if first and random.random() * RETRIES_SHARE >= limit:
+        retries = 0  # in a step of one wake, they would have all
     if turns.retries is not None:
         retries = min(retries, turns.retries)
     later = list(query.filter(failures__gt=0)[:retries])

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from django_durable_streams.checks.deployment import check_deployment
+from django_durable_streams.checks.deployment import check_deployment, check_keep_alive
 from django_durable_streams.checks.urls import check_urls
 from tests.overriding import override_streams
 
@@ -37,6 +37,13 @@ def test_rates_are_counted_in_a_cache_that_is_shared(monkeypatch: pytest.MonkeyP
             monkeypatch.setenv("WEB_CONCURRENCY", "2")
             assert ids(WAKEUP=REDIS, RATE_LIMITS=RATES) == ["durable_streams.W010"] * several
             assert ids(WAKEUP=REDIS) == []
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1, []), (30, []), (30.5, ["W032"]), (3600, ["W032"])])
+def test_pages_must_hear_of_a_quiet_server_in_time(seconds: float, expected: list[str]) -> None:
+    assert check_keep_alive(None) == []
+    with override_streams(SSE_KEEP_ALIVE=seconds):
+        assert [message.id for message in check_keep_alive(None)] == [f"durable_streams.{name}" for name in expected]
 
 
 @pytest.mark.parametrize(

@@ -124,14 +124,19 @@ const RUN = {
         this.readyState = 2
         this.onerror()
       }
-      /** Opens, and has an event at each of the given times. Then nothing comes. */
+      /** Opens, and has an event at each of the given times. Then nothing comes. After "ended" the browser waits. */
       async #play() {
         this.readyState = 1
         this.onopen()
-        for (const [at, type] of given.events) {
+        for (const [at, type, data = ""] of given.events) {
           await new Promise((resolve) => setTimeout(resolve, at))
           if (this.readyState === 2) return
-          const event = Object.assign(new Event(type), { data: "", lastEventId: `id-${at}` })
+          if (type === "ended") {
+            this.readyState = 0
+            this.onerror()
+            continue
+          }
+          const event = Object.assign(new Event(type), { data, lastEventId: `id-${at}` })
           this.dispatchEvent(event)
         }
       }

@@ -144,3 +144,12 @@ def test_a_source_that_does_not_open_is_made_anew() -> None:
     result = run("source", [], seconds=200, events=[])
     assert [at for at, _ in result["made"]] == [0, 45_000, 90_000, 135_000, 180_000]
     assert (result["readyState"], result["timers"]) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "waits"), [("100", 145_000), ("", 45_000), ("0", 45_000), ("words", 45_000), ("99999999", 945_000)]
+)
+def test_a_source_waits_as_long_as_the_browser_before_it_comes_back(data: str, waits: int) -> None:
+    """A server that refuses for a while names the time, and a new source would ask before it is over."""
+    result = run("source", [], seconds=1000, events=[[0, "keep-alive", data], [1000, "ended"]])
+    assert result["made"][1][0] == 1000 + waits

@@ -90,6 +90,39 @@ def test_failed_ones_hold_up_few_others_that_are_due() -> None:
     assert begun(Turns(8, 0)) == []
 
 
+@pytest.mark.parametrize(
+    ("free", "number", "receivers"),
+    [
+        (1, 0.24, ["failed:443"]),
+        (1, 0.26, ["busy:443"]),
+        (2, 0.49, ["", "failed:443"]),
+        (2, 0.51, ["", ""]),
+        (3, 0.74, ["", "", "failed:443"]),
+        (3, 0.76, ["", "", ""]),
+        (4, 0.99, ["", "", "", "failed:443"]),
+    ],
+)
+def test_failed_ones_leave_turns_to_others_in_a_step_of_few(
+    free: int, number: float, receivers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process whose turns are taken begins one wake at a time."""
+    monkeypatch.setattr("random.random", lambda: number)
+    make_due("failed", "failed:443", 8, failures=4)
+    make_due("busy", "busy:443" if free == 1 else "", 8, kind="webhook" if free == 1 else "pull-wake")
+    pend()
+    assert begun(Turns(free, free)) == receivers
+
+
+def test_failed_ones_have_turns_beside_one_that_offers_more_than_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where such ones are always due, the failed ones would never be called again."""
+    monkeypatch.setattr(due, "OFFERED_PER_STEP", 1)
+    make_due("failed", "failed:443", 8, failures=4)
+    make_due("busy", "busy:443", 8)
+    pend()
+    for _ in range(3):
+        assert begun(Turns(16, 16)) == ["busy:443", "failed:443"]
+
+
 def test_a_step_of_failed_ones_is_short() -> None:
     make_due("failed", "failed:443", 20, failures=4)
     pend()

@@ -2,8 +2,8 @@
  *
  * A browser closes its own one for ever then. This asks for the status, and while another attempt can succeed, it makes
  * a new `EventSource` at the last id. So it does after 45 seconds without an event, as a network that has gone silent
- * closes nothing: event views send one of their own when nothing happens. It stays closed after the end event, and after
- * a refusal.
+ * closes nothing: event views send one of their own when nothing happens. One with data tells how many seconds the browser
+ * waits before it comes back, where they are many. It stays closed after the end event, and after a refusal.
  * @example const source = new ReconnectingEventSource(url); source.onmessage = (event) => show(event.data) */
 export class ReconnectingEventSource extends EventTarget {
 	static CONNECTING = 0
@@ -22,6 +22,7 @@ export class ReconnectingEventSource extends EventTarget {
 	#source
 	#delay = FIRST_DELAY
 	#silence
+	#retry = 0
 	#controller = new AbortController()
 	#types = new Set()
 
@@ -65,12 +66,14 @@ export class ReconnectingEventSource extends EventTarget {
 		const source = (this.#source = new EventSource(this.#url, this.#init))
 		for (const type of this.#types) source.addEventListener(type, this.#forward)
 		source.onopen = () => {
+			this.#retry = 0
 			this.#hear()
 			this.#delay = FIRST_DELAY
 			this.#tell(new Event("open"))
 		}
 		source.onerror = () => {
 			if (source.readyState == 2) this.#goOn()
+			else this.#hear(this.#retry)
 			this.#fail(0)
 		}
 		this.#hear()
@@ -82,16 +85,17 @@ export class ReconnectingEventSource extends EventTarget {
 	}
 
 	/** The server is there. A browser that gets nothing more, and no end either, would wait for ever. */
-	#hear() {
+	#hear(wait = 0) {
 		clearTimeout(this.#silence)
 		this.#silence = setTimeout(() => {
 			this.#leave()
 			this.#open()
 			this.#fail(0)
-		}, SILENCE)
+		}, SILENCE + wait)
 	}
 
 	#forward = ({type, data, lastEventId, origin}) => {
+		if (type == KEEP_ALIVE && data) this.#retry = Math.min(Math.abs(data) * 1000 || 0, LONGEST_RETRY_AFTER)
 		this.#hear()
 		if (type == this.#end) this.close()
 		else if (lastEventId) this.#url.searchParams.set("offset", lastEventId)
