@@ -1,11 +1,9 @@
-"""A project with the samples of the documentation moves to another database by the documented steps, and doubles nothing."""
+"""A project with the samples of the documentation moves to another database as documented, and doubles nothing."""
 
 import json
 import textwrap
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.docs.pages import ROOT, Block, blocks, section
 from tests.docs.walk import Walk, environment, steps
