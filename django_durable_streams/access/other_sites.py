@@ -1,5 +1,7 @@
 """Session cookies and pages of other sites: browsers do not send one with `SESSION_COOKIE_SAMESITE` Lax or Strict.
 
+With None, many browsers block it there as a third-party cookie: Safari, and others in private windows.
+
 For words in the log and for a system check. It decides nothing, so it may leave out what it cannot know: which suffixes
 of host names are public, such as `co.uk`.
 """
@@ -45,14 +47,17 @@ def cookie_hint(request_headers: Mapping[bytes, bytes]) -> str:
     """Return a sentence about a request without a session cookie. Empty: its page is of this site, or none is known."""
     limit, origin = cookie_limit(), request_headers.get(headers.ORIGIN, b"").decode("latin-1")
     host = host_of(origin)
-    if not limit or not host:
+    if not host:
         return ""
     # Current browsers say what they know. A proxy may have changed the Host.
     site = request_headers.get(b"sec-fetch-site")
     own = host_of(f"//{request_headers.get(b'host', b'').decode('latin-1')}")
     if site != b"cross-site" if site is not None else not own or not are_surely_apart(host, own):
         return ""
-    return f"Its page is of another site ({host}), and SESSION_COOKIE_SAMESITE = {limit!r} keeps the cookie from there."
+    page = f"Its page is of another site ({host})"
+    if limit:
+        return f"{page}, and SESSION_COOKIE_SAMESITE = {limit!r} keeps the cookie from there."
+    return f"{page}, and the browser may block cookies of other sites. A signed URL or a token needs no cookie."
 
 
 def _is_address(host: str) -> bool:

@@ -29,7 +29,8 @@ from ..store.read import lineage
 from ..store.read import listing as listings
 from ..store.read.listing import ListingPage as ListingPage
 from ..store.stream_info import StreamInfo
-from . import deletion, shared_appends, transactions
+from . import deletion, last_page, shared_appends, transactions
+from .last_page import LastPage
 from .retention import reset_retention as reset_retention
 from .retention import retain as retain
 from .retention import retention_of as retention_of
@@ -220,6 +221,11 @@ def pages(stream: StreamMethods, offset: str) -> Iterator[list[Data]]:
         return
     for page in transactions.pages(stream.path, stream_id, start, using, config().page_bytes):
         yield page.messages
+
+
+def read_last(stream: StreamMethods, count: int, before: str) -> LastPage:
+    """Return the last messages, or the last ones before an offset. See `Stream.read_last`."""
+    return last_page.read_last(stream.path, stream._expected(), count, before, stream._alias())
 
 
 def tail(stream: StreamMethods, offset: str, timeout: float | None) -> Iterator[Page]:

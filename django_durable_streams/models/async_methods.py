@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from .hinge import Appended, EventSourceOptions, Page, Writer, WriterOptions
+    from .hinge import Appended, EventSourceOptions, LastPage, Page, Writer, WriterOptions
 
 
 class AsyncStreamMethods(StreamMethods):
@@ -52,6 +52,10 @@ class AsyncStreamMethods(StreamMethods):
         while (page := await sync_to_async(lambda: next(pages, None))()) is not None:
             for message in page:
                 yield message
+
+    async def aread_last(self, count: int, *, before: str = "now") -> LastPage:
+        """The same as `read_last`."""
+        return await sync_to_async(self.read_last)(count, before=before)
 
     def atail(self, offset: str = "-1", *, timeout: float | None = None) -> AsyncIterator[Page]:
         """The same as `tail`, for committed data only. It holds neither a thread nor a database connection.

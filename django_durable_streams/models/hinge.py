@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..api.last_page import LastPage
     from ..api.stream_methods import Appended, ListingPage
     from ..api.tail import Page
     from ..api.writer import SyncWriter, Writer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Appended",
     "EventSourceOptions",
+    "LastPage",
     "ListingPage",
     "Page",
     "SyncWriter",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from ..protocol.retention import RetentionRules
-    from .hinge import Appended, EventSourceOptions, Page, SyncWriter, WriterOptions
+    from .hinge import Appended, EventSourceOptions, LastPage, Page, SyncWriter, WriterOptions
 
 
 class StreamMethods(GuardedModel):
@@ -222,6 +222,23 @@ class StreamMethods(GuardedModel):
         """
         for page in api().pages(self, offset):
             yield from page
+
+    def read_last(self, count: int, *, before: str = "now") -> LastPage:
+        """Return the last messages as a page, the oldest first. It reads no message before them.
+
+        A page of the browser goes on at `next_offset`, and asks for earlier messages with `before=page.offset`.
+
+        Args:
+            count: the largest number of messages, from 1 to 10,000. The page has fewer only at the beginning.
+            before: the page has messages that end at this offset or before it. `now` is the end.
+
+        Raises:
+            InvalidOffset, StreamNotFound, StreamGone.
+            InvalidHeader: the number is out of these bounds.
+            OffsetTrimmed: the data before the offset was trimmed.
+        """
+        page: LastPage = api().read_last(self, count, before)
+        return page
 
     def tail(self, offset: str = "-1", *, timeout: float | None = None) -> Iterator[Page]:
         """Yield pages of the existing messages after an offset, then pages of new messages as they are committed.

@@ -12,12 +12,15 @@ import sqlite3
 from collections.abc import Callable
 from typing import NamedTuple
 
+from django.apps import apps
 from django.db import DataError, Error, IntegrityError
 
 from ..protocol.errors import ServiceUnavailable
 from .log_once import LogOnce
 
 logger = logging.getLogger(__name__)
+
+_PACKAGE = __package__.partition(".")[0]
 
 LOG_AGAIN_SECONDS = 60.0
 """A problem is logged again only if it did not occur for so long."""
@@ -50,6 +53,13 @@ MIGRATIONS = ConfigurationProblem(
     numbers=frozenset({1146, 1054}),
     words=r"no such (table|column)|has no column named",
 )
+PROJECT_MIGRATIONS = ConfigurationProblem(
+    "A table of the project is missing or not up to date: run manage.py migrate.",
+    "It is a table of the project or of Django, and not one of streams: the database names it. A permission class or a "
+    "session needs it. Run manage.py makemigrations, if the model was changed, and manage.py migrate.",
+)
+"""`find_problem` tells it from `MIGRATIONS` by the table that the database names."""
+
 READ_ONLY = ConfigurationProblem(
     "The database takes no changes at the moment.",
     "The connection is read-only: a standby, a session or server in read-only mode, or a SQLite file or folder that "
@@ -117,6 +127,7 @@ NO_DATABASE_FILE = ConfigurationProblem(
 
 PROBLEMS = (
     MIGRATIONS,
+    PROJECT_MIGRATIONS,
     READ_ONLY,
     DENIED,
     LOGIN,
@@ -131,6 +142,20 @@ PROBLEMS = (
 
 def find_problem(error: BaseException | None) -> ConfigurationProblem | None:
     """Return the configuration problem that an error of the database reports, or None."""
+    problem = _find(error)
+    return PROJECT_MIGRATIONS if problem is MIGRATIONS and _names_project_table(error) else problem
+
+
+def _names_project_table(error: BaseException | None) -> bool:
+    """Return whether an error names a table, or a column with its table, of another app than those of this package."""
+    words = set(re.findall(r"\w+", str(error).partition("\n")[0]))  # PostgreSQL shows the query below
+    models = apps.get_models(include_auto_created=True) if apps.models_ready else []
+    tables = {model._meta.db_table: model._meta.app_config for model in models}
+    named = [app for table, app in tables.items() if table in words]
+    return bool(named) and not any(app.name.startswith(_PACKAGE) for app in named)
+
+
+def _find(error: BaseException | None) -> ConfigurationProblem | None:
     if not isinstance(error, Error) or isinstance(error, DataError | IntegrityError):
         return None
     cause = error.__cause__

@@ -269,6 +269,11 @@ OTHER_SITE = (
     "Its page is of another site (app.other.com), and SESSION_COOKIE_SAMESITE = 'Lax' keeps the cookie from there."
 )
 
+BLOCKED = (
+    "Its page is of another site (app.other.com), and the browser may block cookies of other sites. "
+    "A signed URL or a token needs no cookie."
+)
+
 
 @pytest.mark.parametrize(
     ("origin", "host", "site", "is_told"),
@@ -298,7 +303,10 @@ async def test_the_log_says_that_a_page_of_another_site_has_no_session_cookie(
         assert (await refused(client, caplog, cookie="sessionid=abcdefgh", **sent))[0].endswith(NO_USER)
         for none in ("None", None, False):
             with override_settings(SESSION_COOKIE_SAMESITE=none):
-                assert (await refused(client, caplog, **sent))[0].endswith(NO_COOKIE)
+                assert (await refused(client, caplog, **sent))[0].endswith(f"{NO_COOKIE} {BLOCKED}")
+    else:
+        with override_settings(SESSION_COOKIE_SAMESITE="None"):
+            assert (await refused(client, caplog, **sent))[0].endswith(NO_COOKIE)
 
 
 @SIGNED

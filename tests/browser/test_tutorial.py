@@ -68,6 +68,31 @@ def build_a_chat(chromium: Any, walk: Walk) -> None:
         shows(ada, *said, "grace Thank you.")
     ada.context.close()
     grace.context.close()
+    lose_the_place_of_the_chat(chromium, walk)
+
+
+LOSE_THE_LOBBY = """
+from chat.views import lobby
+from django.db import transaction
+
+with transaction.atomic():
+    lobby().delete()
+    lobby().append_many({"author": "ada", "text": str(number)} for number in range(60))
+"""
+
+
+def lose_the_place_of_the_chat(chromium: Any, walk: Walk) -> None:
+    """As a restored backup does: what the page shows is not there any more. It has the last 50 messages of what is."""
+    with walk.serving():
+        ada = log_in(chromium, f"http://127.0.0.1:{walk.port}", "ada")
+        say(ada, "This will be lost.")
+        ada.page.get_by_text("This will be lost.").wait_for()
+        (walk.folder / "lose.py").write_text(LOSE_THE_LOBBY)
+        walk.run("python manage.py shell --verbosity 0 -c \"exec(open('lose.py').read())\"")
+        shows(ada, *(f"ada {number}" for number in range(10, 60)))
+        say(ada, "Go on.")
+        shows(ada, *(f"ada {number}" for number in range(10, 60)), "ada Go on.")
+        ada.context.close()
 
 
 def build_a_board(chromium: Any, walk: Walk) -> None:

@@ -1,10 +1,10 @@
 // Runs the script of a page with a browser that is not there, and prints what it has done.
-// Its input: {script, statuses: of HEAD requests, 0 where the server cannot be reached, events: what the sources send}.
+// Its input: {script, statuses: of other requests, 0 where the server cannot be reached, events: what the sources send}.
 import { readFileSync } from "node:fs";
 import vm from "node:vm";
 
 const { script, statuses, events } = JSON.parse(readFileSync(0, "utf8"));
-const done = { sources: [], heads: 0, shown: [], notes: [] };
+const done = { sources: [], asked: [], reloads: 0, shown: [], notes: [] };
 const timers = [];
 
 class EventSource {
@@ -38,8 +38,9 @@ vm.runInNewContext(script, {
   EventSource,
   document: { getElementById: () => list, createElement: () => ({}) },
   setTimeout: (run) => timers.push(run),
-  fetch: async () => {
-    const status = statuses[done.heads++] ?? 200;
+  location: { reload: () => done.reloads++ },
+  fetch: async (url) => {
+    const status = statuses[done.asked.push(url) - 1] ?? 200;
     if (status === 0) throw new TypeError("Failed to fetch");
     return { status };
   },

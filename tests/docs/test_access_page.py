@@ -23,6 +23,7 @@ from django_durable_streams.conf import Config
 from tests.docs.pages import README, ROOT, Block, blocks, code, section, table
 
 PAGE = ROOT / "docs" / "access.md"
+ROOMS = ROOT / "docs" / "howto" / "rooms.md"
 TEXT = PAGE.read_text()
 SETTINGS = [
     block
@@ -107,6 +108,19 @@ def test_the_section_on_signed_urls_begins_with_their_class() -> None:
     before = blocks(PAGE, "python")[first(link) - 1]
     assert '"django_durable_streams.permissions.SignedURLs"' in before.text
     assert before.text in f"{section(PAGE, 'Signed URLs')}\n"
+
+
+def test_the_class_that_is_shown_asks_for_the_path_of_the_rooms_stream() -> None:
+    """The model is that of the guide on rooms, which a test in a browser follows."""
+    (shown,) = [block.text for block in blocks(PAGE, "python") if "class Room" in block.text]
+    (model,) = [block.text for block in blocks(ROOMS, "python") if "class Room" in block.text]
+    fields = re.findall(r"^    (?:members|stream) = .+$", shown, re.MULTILINE)
+    assert len(fields) == 2
+    assert [field.removesuffix(")") in model for field in fields] == [True, True]
+    classes = [block.text for page in (PAGE, ROOMS) for block in blocks(page, "python") if "Participants" in block.text]
+    lines = [line for text in classes for line in text.splitlines() if "aexists" in line]
+    assert len(lines) == 2
+    assert len(set(lines)) == 1
 
 
 def test_the_class_that_is_shown_works() -> None:

@@ -24,7 +24,7 @@ from django_durable_streams.contrib.ai.events import AnyEvent, Event, Message, P
 from django_durable_streams.contrib.ai.history import ChatMessage
 from django_durable_streams.models import Stream
 from tests.docs.pages import ROOT, Block, blocks, code, section, table
-from tests.docs.walk import Walk, environment
+from tests.docs.walk import TUTORIAL, Walk, environment
 
 PAGE = ROOT / "docs" / "ai.md"
 STATIC = ROOT / "django_durable_streams" / "static" / "durable_streams"
@@ -71,7 +71,7 @@ def test_a_default_is_left_out() -> None:
 
 
 def test_the_permission_is_one_to_read() -> None:
-    (block,) = [block for block in blocks(PAGE, "python") if "PERMISSION_CLASSES" in block.text]
+    (block,) = [block for block in blocks(PAGE, "python") if f"{SETTING} = " in block.text]
     scope: dict[str, Any] = {"INSTALLED_APPS": [], "DATABASES": {"default": {}}}
     exec(block.text, scope)
     with override_settings(DURABLE_STREAMS=scope[SETTING]):
@@ -81,6 +81,27 @@ def test_the_permission_is_one_to_read() -> None:
     assert text.index(block.text) < text.index("# shop/views.py")  # whoever copies the page has met it
     owner = scope[SETTING]["PERMISSION_CLASSES"]["OWNER"]
     assert owner == {"chats/{user.pk}/**": ["read"]}
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_a_project_with_streams_keeps_its_permissions(is_list: bool) -> None:
+    additions = [block for block in blocks(PAGE, "python") if f'{SETTING}["PERMISSION_CLASSES"]' in block.text]
+    assert ["+= [\n" in block.text for block in additions] == [False, True]
+    (chat,) = [block.text for block in blocks(TUTORIAL / "chat.md", "python") if SETTING in block.text]
+    scope: dict[str, Any] = {"INSTALLED_APPS": [], "DATABASES": {"default": {}}}
+    exec(chat, scope)
+    apps = scope["INSTALLED_APPS"]
+    before = scope[SETTING]["PERMISSION_CLASSES"]
+    if is_list:
+        scope[SETTING]["PERMISSION_CLASSES"] = [before]
+    exec(additions[is_list].text, scope)
+    assert scope["INSTALLED_APPS"] == [*dict.fromkeys([*apps, "django_durable_streams.contrib.ai", "shop"])]
+    with override_settings(DURABLE_STREAMS=scope[SETTING]):
+        assert check_settings(None) == []
+        assert check_permission(None) == []
+    classes = scope[SETTING]["PERMISSION_CLASSES"] if is_list else [scope[SETTING]["PERMISSION_CLASSES"]]
+    opened = {pattern: actions for one in classes for pattern, actions in one["OWNER"].items()}
+    assert opened == {"chat/**": ["read"], "chats/{user.pk}/**": ["read"]}
 
 
 @pytest.mark.parametrize("name", ["resuming-fetch.js", "event-source.js"])

@@ -3,12 +3,14 @@
 import doctest
 import inspect
 import re
+from typing import Any
 
 import pytest
 from django.dispatch import Signal
 from django.test import override_settings
 
 from django_durable_streams import links, signals
+from django_durable_streams.api.last_page import LastPage
 from django_durable_streams.api.stream_appender import RETRY_SECONDS
 from django_durable_streams.api.stream_methods import create_operation
 from django_durable_streams.api.tail import Page
@@ -77,13 +79,34 @@ def test_the_numbers_of_a_writer_are_those_of_the_code() -> None:
 def test_the_template_that_is_shown_renders() -> None:
     from django.template import engines
 
-    (block,) = blocks(PAGE, "html+django")
+    (block,) = [block for block in blocks(PAGE, "html+django") if "data-stream" in block.text]
     stream = Stream(path="chat/7")
     html = engines["django"].from_string(block.text).render({"stream": stream})
     assert f'data-stream="{links.stream_url(stream)}"' in html
     assert 'data-next="/v1/stream/chat/42"' in html
     with override_settings(DURABLE_STREAMS={"URL_PREFIX": "/streams/"}):
         assert links.stream_url(stream) == "/streams/chat/7"
+
+
+@pytest.mark.django_db
+@override_settings(STATIC_URL="/static/")
+def test_the_page_with_the_last_messages_goes_on_at_their_end() -> None:
+    from django.template import engines
+
+    (view,) = [block for block in blocks(PAGE, "python") if "read_last" in block.text]
+    (template,) = [block for block in blocks(PAGE, "html+django") if "page.next_offset" in block.text]
+    scope: dict[str, Any] = {}
+    exec(view.text, scope)
+    rendered: list[str] = []
+    scope["render"] = lambda request, name, context: rendered.append(
+        engines["django"].from_string(template.text).render(context)
+    )
+    stream = Stream.objects.create(path="chat/7", content_type="application/json")
+    stream.append_many({"text": f"<{number}>"} for number in range(60))
+    scope["show"](None, 7)
+    assert re.findall(r"<li>(.*?)</li>", rendered[0]) == [f"&lt;{number}&gt;" for number in range(10, 60)]
+    assert f'offset: "{stream.next_offset}"' in rendered[0]
+    assert 'follow("/v1/stream/chat/7"' in rendered[0]
 
 
 def public(kind: type) -> set[str]:
@@ -110,6 +133,7 @@ OBJECTS = [
     (StreamQuerySet, {"acreate", "aensure", "unguarded"}),
     (Appended, set()),
     (Page, set()),
+    (LastPage, set()),
     (Writer, {"begin_end", "check_open", "encode"}),  # for its synchronous form
     (SyncWriter, set()),
 ]

@@ -36,7 +36,7 @@ def follow(events: list[Any], statuses: list[int]) -> dict[str, Any]:
 def test_a_closed_stream_is_read_once() -> None:
     result = follow([[DATA, CLOSED, ERROR]], [])
     assert result["sources"] == ["/v1/stream/notes?offset=-1&live=sse"]
-    assert (result["notes"], result["heads"], result["shown"]) == (["hello"], 0, [])
+    assert (result["notes"], result["asked"], result["shown"]) == (["hello"], [], [])
 
 
 def test_a_response_that_ends_is_gone_on_with_at_the_last_offset() -> None:
@@ -47,11 +47,17 @@ def test_a_response_that_ends_is_gone_on_with_at_the_last_offset() -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_it_does_not_ask_again_for_what_it_is_refused(status: int) -> None:
     result = follow([[ERROR]], [status])
-    assert (len(result["sources"]), result["heads"]) == (1, 1)
+    assert (len(result["sources"]), result["asked"], result["reloads"]) == (1, ["/v1/stream/notes?offset=-1"], 0)
     assert str(status) in result["shown"][0]
 
 
 @pytest.mark.parametrize("status", [0, 429, 500, 502, 503])
 def test_it_asks_again_after_what_passes(status: int) -> None:
     result = follow([[ERROR], [ERROR], [DATA, CLOSED]], [status, status])
-    assert (len(result["sources"]), result["heads"], result["notes"]) == (3, 2, ["hello"])
+    assert (len(result["sources"]), len(result["asked"]), result["notes"]) == (3, 2, ["hello"])
+
+
+def test_a_page_that_has_lost_its_place_is_loaded_again() -> None:
+    result = follow([[DATA, CONTROL, ERROR]], [410])
+    assert result["asked"] == ["/v1/stream/notes?offset=1_1"]
+    assert (len(result["sources"]), result["reloads"], result["shown"]) == (1, 1, [])

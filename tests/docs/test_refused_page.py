@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
@@ -31,9 +32,10 @@ from django.conf import settings
 settings.configure(LOGGING=LOGGING, DEBUG={debug})
 import django
 django.setup()
-for name in ("django_durable_streams.access", "django.security.csrf"):
+for name in ("django_durable_streams.access", "django.security.csrf", "django.request"):
     logging.getLogger(name).warning("Refused.")
 """
+TUTORIAL = ROOT / "docs" / "tutorial" / "deploy.md"
 
 
 @pytest.fixture
@@ -124,11 +126,14 @@ def test_the_reasons_of_the_log_are_those_of_the_code(reason: str) -> None:
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_each_line_of_the_log_comes_once_with_its_time_and_level(debug: bool) -> None:
-    (block,) = [block.text for block in blocks(PAGE, "python") if "LOGGING" in block.text]
+@pytest.mark.parametrize("page", [PAGE, TUTORIAL], ids=lambda page: page.stem)
+def test_each_line_of_the_log_comes_once_with_its_time_and_level(page: Path, debug: bool) -> None:
+    (block,) = [block.text for block in blocks(page, "python") if "LOGGING" in block.text]
+    block = block[block.index("LINES = ") : block.index("\n}\n", block.index("LOGGING = ")) + 3]
     script = LOG.format(settings=block, debug=debug)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     lines = done.stderr.splitlines()
     assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", "TIME ", line) for line in lines] == [
-        f"TIME WARNING {name}: Refused." for name in ("django_durable_streams.access", "django.security.csrf")
+        f"TIME WARNING {name}: Refused."
+        for name in ("django_durable_streams.access", "django.security.csrf", "django.request")
     ]

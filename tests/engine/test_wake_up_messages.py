@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -22,6 +23,7 @@ from django_durable_streams.engine.wakeup.signing import MessageSigner, SignerLo
 from django_durable_streams.engine.wakeup.subscriber import _read
 from django_durable_streams.models import DatabaseIdentity, Stream
 from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.runtime import log_once
 from django_durable_streams.store.database_identity import LocatedIdentity, identity, located_identity
 from django_durable_streams.store.operations import Append, Commit, Create
 from tests.server.waiting import elsewhere, until
@@ -172,6 +174,22 @@ class TestIdentity:
         signer = loader.get(10)
         assert signer is not None
         assert signer.channel(7) == MessageSigner("p", "", *located_identity("default")).channel(7)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_database_that_stays_away_is_warned_of_once_in_a_while(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(using: str) -> str:
+            raise DatabaseError("away")
+
+        now = 0.0
+        monkeypatch.setattr(log_once, "time", SimpleNamespace(monotonic=lambda: now))
+        monkeypatch.setattr(signing, "located_identity", fail)
+        loader = SignerLoader("default", partial(MessageSigner, "p", ""))
+        for moment, warnings in ((0.0, 1), (1.0, 1), (signing.WARNING_SECONDS, 1), (signing.WARNING_SECONDS + 1, 2)):
+            now = moment
+            assert loader.get(10) is None
+            assert caplog.text.count(signing.UNKNOWN_DATABASE) == warnings
 
 
 class TestReload:

@@ -77,6 +77,26 @@ CONFIGURATION = [
         sqlite(sqlite3.SQLITE_ERROR, "table durable_streams_stream has no column named x"),
         configuration_errors.MIGRATIONS,
     ),
+    (
+        postgresql("42P01", 'relation "auth_user" does not exist\nLINE 1: durable_streams_stream', ProgrammingError),
+        configuration_errors.PROJECT_MIGRATIONS,
+    ),
+    (
+        postgresql("42703", "column auth_user.team does not exist\nLINE 1: SELECT", ProgrammingError),
+        configuration_errors.PROJECT_MIGRATIONS,
+    ),
+    (
+        postgresql("42703", "column x does not exist\nLINE 1: SELECT auth_user.x", ProgrammingError),
+        configuration_errors.MIGRATIONS,
+    ),
+    (mysql(1146, "Table 'mysite.django_session' doesn't exist"), configuration_errors.PROJECT_MIGRATIONS),
+    (mysql(1054, "Unknown column 'auth_group.team' in 'field list'"), configuration_errors.PROJECT_MIGRATIONS),
+    (sqlite(sqlite3.SQLITE_ERROR, "no such table: auth_user_groups"), configuration_errors.PROJECT_MIGRATIONS),
+    (sqlite(sqlite3.SQLITE_ERROR, "no such column: auth_user.team"), configuration_errors.PROJECT_MIGRATIONS),
+    (
+        sqlite(sqlite3.SQLITE_ERROR, "no such column: durable_streams_stream.auth_user"),
+        configuration_errors.MIGRATIONS,
+    ),
     (postgresql("42501", "permission denied for table", ProgrammingError), configuration_errors.DENIED),
     (mysql(1142, "INSERT command denied to user"), configuration_errors.DENIED),
     (mysql(1044, "Access denied for user to database"), configuration_errors.DENIED),

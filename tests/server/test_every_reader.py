@@ -137,6 +137,16 @@ class Readers:
         pages = list(Stream.objects.get(path=self.path).tail(timeout=0))
         return self._joined([message for page in pages for message in page])
 
+    def by_last_pages(self) -> Any:
+        """From the end to the beginning."""
+        stream = Stream.objects.get(path=self.path)
+        page = stream.read_last(2)
+        messages = page.messages
+        while page.has_earlier and page.messages:
+            page = stream.read_last(2, before=page.offset)
+            messages = page.messages + messages
+        return self._joined(messages)
+
     def by_tail_again(self) -> Any:
         """As somebody who begins anew after each page."""
         messages, offset = [], "-1"
@@ -232,7 +242,7 @@ async def agree(client: AsgiClient, kind: str, bodies: list[bytes], *, is_closed
     for binary in (False, True):
         await agree_by_socket(read, b"".join(pages) if binary and not read.is_json else expected, binary=binary)
 
-    for way in (read.by_python, read.by_tail, read.by_tail_again, read.in_the_admin):
+    for way in (read.by_python, read.by_tail, read.by_tail_again, read.by_last_pages, read.in_the_admin):
         assert await sync_to_async(way)() == expected, way.__name__
     assert await read.by_atail() == expected
 

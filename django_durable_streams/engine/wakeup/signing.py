@@ -34,7 +34,7 @@ SIGNATURE_BYTES = 16
 SERVER_BYTES = 8
 
 WARNING_SECONDS = 60.0
-"""Time between two warnings about ignored messages, of which there may be thousands."""
+"""Time between two warnings about ignored messages or an unknown database, of which there may be thousands."""
 
 RELOAD_SECONDS = 60.0
 """Age from which a signer that is used is loaded again."""
@@ -133,6 +133,7 @@ class SignerLoader:
         self._failures = 0
         self._thread: Thread | None = None
         self._lock = Lock()
+        self._warnings = LogOnce(WARNING_SECONDS)
 
     def is_current(self, signer: MessageSigner) -> bool:
         """Return whether a signer is that of the database to which this process is connected, as far as it knows."""
@@ -181,6 +182,11 @@ class SignerLoader:
         except Error as error:
             self._failures += 1
             if self._current() is None:
-                logger.warning("%s (%s)", UNKNOWN_DATABASE, error)
+                self._warn(error)
         finally:
             connection.close()
+
+    def _warn(self, error: Error) -> None:
+        """Log, once in a while, that the database is unknown: while it is away, each message tries to read it."""
+        if self._warnings.is_due():
+            logger.warning("%s (%s)", UNKNOWN_DATABASE, error)

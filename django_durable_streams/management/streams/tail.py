@@ -19,9 +19,6 @@ from ...store.read.listing import StreamKey
 from .base import Console, Options, Subcommand, add_paths, each_stream, is_pattern
 from .read import Printer
 
-MAX_BYTES = 1024 * 1024
-"""Data before the tail that is looked at for the last messages."""
-
 LOOK_SECONDS = 2.0
 """How often new streams are looked for that match a pattern."""
 
@@ -49,8 +46,8 @@ streams tail -f 'chat/**' --json
         for stream in each_stream(paths, using):
             info = transactions.find(stream.path, using, stream.pk)
             if options["count"] > 0:
-                messages = browsing.before(info, info.tail, limit=MAX_BYTES, count=options["count"], using=using)
-                printer.print_messages(info, browsing.whole(info, messages, using))
+                messages = browsing.last(info, info.tail, count=options["count"], using=using)
+                printer.print_messages(info, messages)
             if options["follow"]:
                 ends[info.path] = info.id, lineage.around(info, using, info.tail, info.tail).token(info.tail)
         console.flush()

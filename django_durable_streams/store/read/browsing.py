@@ -24,6 +24,9 @@ MAX_CHUNKS = 256
 MAX_PIECES = 8
 """Streams in a chain of forks that such a page may span."""
 
+PORTION_BYTES = 256 * 1024
+"""Data that `last` reads at a time."""
+
 
 def after(info: StreamInfo, position: int, *, limit: int, count: int, using: str) -> list[Message]:
     """Return the first messages that begin at a position or after it.
@@ -53,6 +56,24 @@ def before(info: StreamInfo, position: int, *, limit: int, count: int, using: st
         return []
     messages = [message for message in segment.messages(info.content_type) if message.end <= position]
     return messages[-count:]
+
+
+def last(info: StreamInfo, position: int, *, count: int, using: str) -> list[Message]:
+    """Return the last messages that end at a position or before it, exactly `count` if the stream has so many.
+
+    Characters are `whole`. An append without the end of a character is no message, as for other readers. Each query
+    reads about `PORTION_BYTES`.
+    """
+    portions: list[list[Message]] = []
+    missing = count
+    while missing > 0 and position > info.first_position:
+        portion = before(info, position, limit=PORTION_BYTES, count=missing, using=using)
+        if not portion:
+            break
+        position = portion[0].start
+        portions.append([message for message in whole(info, portion, using) if message.data])
+        missing -= len(portions[-1])
+    return [message for portion in reversed(portions) for message in portion]
 
 
 def whole(info: StreamInfo, messages: list[Message], using: str) -> list[Message]:

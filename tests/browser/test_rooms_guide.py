@@ -1,0 +1,58 @@
+"""docs/howto/rooms.md, followed as it is written after the tutorial's chat, and looked at in a browser."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.test_tutorial import log_in, say, shows
+from tests.browser.visitor import Visitor
+from tests.docs.pages import ROOT, blocks
+from tests.docs.walk import LANGUAGES, Walk, environment, steps
+
+pytestmark = pytest.mark.browser
+
+PAGE = ROOT / "docs" / "howto" / "rooms.md"
+IN_A_SHELL = "from chat.models import Room; room = Room.objects.get();"
+
+
+def status_of(visitor: Visitor, url: str, options: str = "{}") -> int:
+    status: int = visitor.page.evaluate(f"async () => (await fetch('{url}', {options})).status")
+    return status
+
+
+def test_rooms_with_members(chromium: Any, tmp_path: Path) -> None:
+    walk = Walk(tmp_path, environment())
+    walk.prepare(steps("chat"))
+    walk.prepare(blocks(PAGE, *LANGUAGES))
+    in_a_shell(walk, "room.stream.append_many({'author': 'ada', 'text': str(n)} for n in range(120))")
+    path = in_a_shell(walk, "print(room.stream.path)").strip()
+    with walk.serving() as url:
+        ada, grace = log_in(chromium, url, "ada"), log_in(chromium, url, "grace")
+        ada.page.goto("/rooms/1/")
+        shows(ada, "Earlier messages", *(f"ada {number}" for number in range(70, 120)))
+        say(ada, "Tea?")
+        shows(ada, "Earlier messages", *(f"ada {number}" for number in range(70, 120)), "ada Tea?")
+        for first in (20, 0):
+            ada.page.get_by_role("button", name="Earlier messages").click()
+            button = ["Earlier messages"] if first else []
+            shows(ada, *button, *(f"ada {number}" for number in range(first, 120)), "ada Tea?")
+        assert ada.complaints == []
+
+        stream = f"/v1/stream/{path}"
+        append = "{method: 'POST', body: '{}', headers: {'Content-Type': 'application/json'}}"
+        assert [status_of(ada, stream), status_of(ada, stream, append)] == [200, 403]
+        assert [status_of(grace, stream), status_of(grace, stream, append)] == [403, 403]
+        assert [status_of(grace, f"/rooms/1/{view}") for view in ("", "earlier/?before=-1")] == [404, 404]
+        assert [status_of(ada, f"/rooms/1/earlier/?before={offset}") for offset in ("", "-1", "x")] == [400, 200, 400]
+
+        in_a_shell(walk, "room.members.add(2)")
+        grace.page.goto("/rooms/1/")
+        say(grace, "Earl Grey, please.")
+        ada.page.get_by_text("Earl Grey, please.").wait_for()
+        ada.context.close()
+        grace.context.close()
+
+
+def in_a_shell(walk: Walk, code: str) -> str:
+    return walk.run(f'python manage.py shell --verbosity 0 -c "{IN_A_SHELL} {code}"')
