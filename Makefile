@@ -31,7 +31,8 @@ INSTALLED_SUITE := $(SUITE)/node_modules/.installed
 INSTALLED_CLIENTS := $(addsuffix /node_modules/.installed,$(CLIENTS))
 
 # Tests of streams in Python, on every database too.
-IN_PYTHON := $(addprefix tests/api/test_,stream_methods.py last_page.py tail.py writer.py) tests/test_signals.py tests/test_testing.py
+IN_PYTHON := $(addprefix tests/api/test_,stream_methods.py last_page.py tail.py writer.py) \
+	$(addprefix tests/test_,emptying.py signals.py testing.py)
 SIDE_BY_SIDE := -n $(WORKERS) --dist worksteal
 # Notes which branches of the package run: `make coverage` shows them.
 MEASURED := PYTEST_PLUGINS=tests.measuring $(BIN)/python -m pytest

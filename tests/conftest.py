@@ -114,6 +114,14 @@ def _shared_certificates() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections(request: pytest.FixtureRequest) -> None:
+    """Keep all that earlier modules have left, where tests collect garbage: each time would take 0.2 seconds."""
+    if "gc" in vars(request.module):
+        gc.collect()  # only garbage may not be kept
+        gc.freeze()
+
+
 @pytest.fixture
 def engines(transactional_db: None) -> Iterator[None]:
     """A database that the engine's threads see too, and no thread of theirs after the test."""

@@ -109,5 +109,5 @@ def _filled(alias: str, tables: list[str]) -> list[str]:
 def _bytes_of(alias: str, tables: list[str]) -> int:
     """Return the bytes that tables of PostgreSQL have on the disk, those of deleted rows included."""
     with connections[alias].cursor() as cursor:
-        cursor.execute("SELECT SUM(pg_total_relation_size(name::regclass)) FROM UNNEST(%s) AS name", [tables])
+        cursor.execute("SELECT SUM(pg_total_relation_size(name::regclass)) FROM UNNEST(%s::text[]) AS name", [tables])
         return int(cursor.fetchone()[0])

@@ -1,8 +1,9 @@
-"""A folder in memory for the SQLite files of tests.
+"""A folder in memory for the databases of tests.
 
 SQLite waits for the disk when a connection ends and, in servers with the settings of the example project, at each
-commit: for most of the time of many tests. The options of the database stay as they are. Only the end of the system
-would lose what is in memory, and no test ends the system.
+commit: for most of the time of many tests. PostgreSQL makes and removes hundreds of files for each database, and
+MariaDB waits for the disk when it makes a table. The options of the databases stay as they are. Only the end of the
+system would lose what is in memory, and no test ends the system.
 """
 
 import shutil

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.memory import folder_in_memory
 from tests.servers import free_port
 from tools.ensure_system import locate
 
@@ -52,7 +53,9 @@ class Service(ABC):
         self.program = program
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix=f"durable-streams-{self.requirement}-")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix=f"durable-streams-{self.requirement}-", dir=folder_in_memory()
+        )
         self.directory = Path(self._folder.name)
         self.log_path = self.directory / "log"
         self.user = _unprivileged()

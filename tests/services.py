@@ -86,6 +86,7 @@ class PostgreSQL(Database):
             "fsync": "off",
             "max_connections": "200",
             "shared_buffers": "64MB",
+            "max_wal_size": "256MB",  # the folder may be in memory
         }
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
         return [str(self.program), "-D", "data", "-p", str(self.port), *options]

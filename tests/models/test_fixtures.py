@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,9 @@ from django_durable_streams.contrib.ai.models import Chat, Run
 from django_durable_streams.models import DatabaseIdentity, ReadOnlyModelError, Stream
 from django_durable_streams.store import database_identity
 from django_durable_streams.store.archive import transfer
+from tests import preloaded
 from tests.referring import LABEL, Make, referring_models
+from tests.servers import ROOT
 from tests.store.archive.test_archive import empty
 
 JSON = "application/json"
@@ -89,7 +90,8 @@ def test_chats_of_two_users_move_from_a_file_of_sqlite(tmp_path: Path) -> None:
         ["-m", "django", "dumpdata", *rows],
         ["-m", "django", "streams", "export", str(archive)],
     ):
-        subprocess.run([sys.executable, *arguments], env=old, check=True, timeout=300)
+        done = preloaded.run([sys.executable, *arguments], cwd=ROOT, env=old, timeout=300)
+        assert done.returncode == 0, done.stderr
     for number in range(5):
         Stream.objects.create(path=f"here/{number}", content_type=JSON)
     call_command("streams", "import", str(archive), verbosity=0)
