@@ -10,7 +10,7 @@ from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.runtime.results import Reply
 from django_durable_streams.server import dispatch, writes
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.server.handlers import handler_for
+from django_durable_streams.server.handlers import HANDLERS
 from django_durable_streams.store.operations import Appended
 from tests.asgi_client import AsgiClient
 from tests.asgi_client import Reply as ClientReply
@@ -35,13 +35,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Get the tails of all responses that are made."""
     tails: list[int] = []
     real: Callable[..., Any] = writes.respond_append
-    handler = handler_for("POST")
+    handler = HANDLERS["POST"]
 
     def respond(request: Any, engine: Any, result: Appended) -> Any:
         tails.append(result.tail)
         return real(request, engine, result)
 
-    monkeypatch.setattr(dispatch, "handler_for", lambda method: handler._replace(respond=respond))
+    monkeypatch.setitem(HANDLERS, "POST", handler._replace(respond=respond))
     return tails
 
 
