@@ -13,7 +13,7 @@ ROOT_URLCONF = "tests.browser.ai_urls"
 _templates = {
     block.text.split()[1].removeprefix("shop/templates/"): block.text for block in blocks(AI_PAGE, "html+django")
 }
-(_permissions,) = [block for block in blocks(AI_PAGE, "python") if "PERMISSION_CLASSES" in block.text]
+(_permissions,) = [block for block in blocks(AI_PAGE, "python") if "\nDURABLE_STREAMS = {" in block.text]
 _shown: dict[str, Any] = {"INSTALLED_APPS": [], "DATABASES": {"default": {}}}
 exec(_permissions.text, _shown)
 
