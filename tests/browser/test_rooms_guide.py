@@ -50,8 +50,20 @@ def test_rooms_with_members(chromium: Any, tmp_path: Path) -> None:
         grace.page.goto("/rooms/1/")
         say(grace, "Earl Grey, please.")
         ada.page.get_by_text("Earl Grey, please.").wait_for()
+        lose_the_login(grace)
         ada.context.close()
         grace.context.close()
+
+
+def lose_the_login(visitor: Visitor) -> None:
+    """As an expired session does. What the user has written stays, and the page of the login is not shown in the list."""
+    visitor.context.clear_cookies(name="sessionid")
+    say(visitor, "Is there milk?")
+    visitor.page.get_by_text("The message was refused (log in again).").wait_for()
+    assert visitor.page.get_by_label("Your message").input_value() == "Is there milk?"
+    visitor.page.get_by_role("button", name="Earlier messages").click()
+    visitor.page.get_by_text("There was no answer (log in again).").wait_for()
+    assert visitor.page.locator("#messages input").count() == 0
 
 
 def in_a_shell(walk: Walk, code: str) -> str:

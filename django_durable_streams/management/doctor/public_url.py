@@ -141,7 +141,7 @@ def _refused(url: PublicURL, response: http.client.HTTPResponse, body: bytes) ->
     """Return the finding about another response than the stream, with the words of the server."""
     status, detail = response.status, _detail(body)
     if status in (401, 403) and url.user:
-        remedy = 'Allow it in PERMISSION_CLASSES (OWNER: "doctor/**": ["read"]).'
+        remedy = 'Allow it in PERMISSION_CLASSES (OWNER: "doctor/**": ["read"]), and restart the servers.'
         return error("URL", f"{url.user} may not read doctor/** ({status}).{detail}", remedy)
     if status in (401, 403):
         remedy = "Send credentials of a user who may read doctor/**: --user NAME, or --header 'Authorization: ...'"
