@@ -1,18 +1,21 @@
 """Calls of a project's asynchronous permissions: what they raise, and the database connections that they use.
 
 Such a method queries by Django's asynchronous methods, whose thread keeps its connection. Django drops broken
-connections at the beginning and the end of each request that passes through it. Requests for streams do not.
+connections at the beginning and the end of each request that passes through it. Requests for streams do not. A method
+that is refused a query may hide that and deny the action, so denials are followed by a look at these connections.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import Error, close_old_connections, router
+from django.db import Error, close_old_connections, connections, router
 
 from ..models import Stream
 from ..protocol.errors import ServiceUnavailable
@@ -21,6 +24,11 @@ from ..runtime.monitor import monitor_for
 from ..runtime.results import as_failure
 
 logger = logging.getLogger("django_durable_streams.access")
+
+LOOK_SECONDS = 1.0
+"""Time between two looks at the connections after denials, of which there may be many."""
+
+_next_look = 0.0
 
 
 async def answer_of(method: Callable[[], Any], first: Awaitable[Any] | None = None) -> Any:
@@ -33,6 +41,17 @@ async def answer_of(method: Callable[[], Any], first: Awaitable[Any] | None = No
     Raises:
         ServiceUnavailable: the database does not answer (503).
     """
+    try:
+        answer = await _ask(method, first)
+    except Exception:
+        await _drop_broken()
+        raise
+    if not answer:
+        await _drop_broken()
+    return answer
+
+
+async def _ask(method: Callable[[], Any], first: Awaitable[Any] | None) -> Any:
     monitor = monitor_for(router.db_for_write(Stream))
     if first is None and not monitor.answers:  # all such queries have one thread, and may wait there for long
         raise monitor.refusal()
@@ -50,6 +69,22 @@ async def answer_of(method: Callable[[], Any], first: Awaitable[Any] | None = No
         await sync_to_async(close_old_connections)()
         logger.error("The permission of a request cannot be checked: %s", error)
     raise ServiceUnavailable("The permission cannot be checked at present. Try again.")
+
+
+async def _drop_broken() -> None:
+    """Close the connections of asynchronous methods that an error has broken, now and then."""
+    global _next_look
+    now = time.monotonic()
+    if now >= _next_look:
+        _next_look = now + LOOK_SECONDS
+        await sync_to_async(_close_broken)()
+
+
+def _close_broken() -> None:
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred:
+            with suppress(Error):
+                connection.close_if_unusable_or_obsolete()
 
 
 async def _contain(answer: Awaitable[Any]) -> Any:

@@ -254,7 +254,7 @@ class Guard:
                 # A decorated method or a callable object may not look asynchronous, and return an awaitable.
                 # An awaitable is truthy, so its result must be awaited: in a task, which this request may not have.
                 if granted is not True and isawaitable(granted):
-                    ask = partial(check.method, user, path, access_request)
+                    ask = partial(_call_again, check.mode, partial(check.method, user, path, access_request))
                     granted = await asyncio.ensure_future(answer_of(ask, granted))
             except exceptions.PermissionDenied:
                 continue
@@ -290,6 +290,12 @@ class Guard:
         if failed_csrf:
             return PermissionDenied(f"The CSRF check failed. {csrf.remedy(access_request.csrf_failure or '')}")
         return PermissionDenied("Permission denied.")
+
+
+async def _call_again(mode: CallMode, method: Callable[[], Any]) -> Any:
+    """Return the answer of a method that has returned an awaitable, from another call, in the same kind of thread."""
+    answer = method() if mode is CallMode.IN_LOOP else await workers.call(method)
+    return await answer if isawaitable(answer) else answer
 
 
 def _closes(request: Request) -> bool:

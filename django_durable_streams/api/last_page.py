@@ -16,7 +16,7 @@ from .conflicts import snapshot_errors
 from .tail import Page
 
 MAX_COUNT = 10_000
-"""The largest number of messages on such a page, which bounds its memory."""
+"""The largest number of messages on such a page, which are in memory together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class LastPage(Page):
     It may be inside an append of several messages. A read from there would begin with the whole append.
     """
     has_earlier: bool
-    """Whether the stream has data before the first message."""
+    """Whether the stream may have messages before the first one. Where it has data without a message, the next page is
+    empty, and the last."""
 
 
 def read_last(path: str, stream_id: int, count: int, before: str, using: str) -> LastPage:
@@ -41,15 +42,14 @@ def read_last(path: str, stream_id: int, count: int, before: str, using: str) ->
         transactions.renew(info, using)
         lineage.check_retained(info, end, using)
         messages = browsing.last(info, end, count=count, using=using)
-        if not messages and end > info.first_position:
-            transactions.find(path, using, stream_id)  # raises if the stream was deleted meanwhile
         start = messages[0].start if messages else end
         is_end = end >= info.tail
         is_closed = is_end and info.closed
         held_size = 0 if is_closed else len(log_reader.held_before(info, end, using))
         values = [decode(info.content_type, message.data) for message in messages]
         next_offset = _token(info, end - held_size, using)
-        return LastPage(values, next_offset, is_end, is_closed, _token(info, start, using), start > info.first_position)
+        has_earlier = len(messages) == count and start > info.first_position  # otherwise there is no message before
+        return LastPage(values, next_offset, is_end, is_closed, _token(info, start, using), has_earlier)
 
 
 def _token(info: StreamInfo, position: int, using: str) -> str:

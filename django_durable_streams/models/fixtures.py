@@ -14,6 +14,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from django.core.exceptions import ObjectDoesNotExist
 from django.core.serializers.base import DeserializationError
 from django.db.models import Field, ForeignKey, Model
 from django.db.models.signals import pre_save
@@ -58,7 +59,10 @@ def _generic_numbers(instance: Model, using: str) -> list[tuple[str, Any]]:
         kind: Any = instance._meta.get_field(field.ct_field)
         type_id = getattr(instance, kind.attname)
         if number is not None and type_id is not None:
-            model = field.get_content_type(id=type_id, using=using).model_class()
+            try:
+                model = field.get_content_type(id=type_id, using=using).model_class()
+            except ObjectDoesNotExist:  # the fixture may have it below
+                continue
             if model is not None and _is_number(model._meta.pk):
                 result.append((field.name, number))
     return result

@@ -229,11 +229,14 @@ class StreamMethods(GuardedModel):
         A page of the browser goes on at `next_offset`, and asks for earlier messages with `before=page.offset`.
 
         Args:
-            count: the largest number of messages, from 1 to 10,000. The page has fewer only at the beginning.
-            before: the page has messages that end at this offset or before it. `now` is the end.
+            count: the largest number of messages, from 1 to 10,000. The page has fewer only at the beginning. All are
+                in memory together.
+            before: the page has messages that end at this offset or before it. `now` is the end. Of an append in which
+                the offset lies, as a fork's may, it has the part before.
 
         Raises:
             InvalidOffset, StreamNotFound, StreamGone.
+            ServiceUnavailable: data of the stream is damaged.
             InvalidHeader: the number is out of these bounds.
             OffsetTrimmed: the data before the offset was trimmed.
         """

@@ -33,7 +33,7 @@ class _NumberOfFixture(int):
 
 
 class StreamKey(_BigAutoField):
-    """The primary key of a stream, which stores no number that was read from a fixture.
+    """The primary key of a stream. By its fields, Django's deserializers store no number that they have read.
 
     Foreign keys, many-to-many fields and the rows of their tables read and store their numbers by this field. It cannot
     refuse them where they are read: `loaddata --exclude` reads rows and leaves them out.
@@ -57,9 +57,10 @@ class StreamKey(_BigAutoField):
         """Return the integer to store.
 
         Raises:
-            DeserializationError: it was read from a fixture.
+            DeserializationError: it was read from a fixture, and Django's deserializer stores it. The project may store
+                what it has deserialized in the same database, as from a cache.
         """
-        if isinstance(value, _NumberOfFixture):
+        if isinstance(value, _NumberOfFixture) and _is_fixture_stored():
             raise DeserializationError(f"A row {BY_NUMBER.format(value)} {DUMP_AGAIN}")
         return super().get_db_prep_save(value, connection)
 
@@ -74,6 +75,16 @@ def _is_fixture_read() -> bool:
     while frame.f_back is not None and _module_of(frame).startswith("django.db.models."):
         frame = frame.f_back
     return _module_of(frame).startswith("django.core.serializers.")
+
+
+def _is_fixture_stored() -> bool:
+    """Return whether one of Django's deserializers stores a row."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if _module_of(frame) == "django.core.serializers.base":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _module_of(frame: FrameType) -> str:

@@ -9,17 +9,20 @@ from django.db import transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_durable_streams.models import Stream
+from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.protocol.errors import (
     InvalidHeader,
     InvalidOffset,
     OffsetGone,
     OffsetTrimmed,
+    ServiceUnavailable,
     StreamNotFound,
 )
 from django_durable_streams.protocol.offsets import ZERO
 from django_durable_streams.store.read import browsing
-from django_durable_streams.store.upkeep import compaction
+from django_durable_streams.store.upkeep import compaction, key_compaction
+from tests.overriding import override_streams
+from tests.store.key_compaction_steps import SECOND, START, change, compact_keys, due
 
 JSON = "application/json"
 EURO = "€".encode()
@@ -162,6 +165,80 @@ def test_a_character_is_in_the_message_that_completes_it() -> None:
     assert stream.read_last(2, before=stream.read_last(1).offset).messages == ["a", "€b"]
 
 
+LARGE = browsing.PORTION_BYTES + 1
+
+
+@pytest.mark.parametrize("size", [1, LARGE])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_page_may_end_where_a_reader_holds_back_a_character(size: int, count: int) -> None:
+    stream = create("text/plain", ["x" * size, b"y" * size + EURO[:1]])
+    end = stream.read_last(1).next_offset
+    stream.append(EURO[1:])
+    page = stream.read_last(count, before=end)
+    assert [*map(len, page)] == [size, size][-count:]
+    assert page.next_offset == end
+    assert "".join(map(str, stream.read(end))) == "€"
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain"])
+@pytest.mark.parametrize("size", [2, 1000, LARGE])
+@pytest.mark.parametrize("own", [[], ["a"], ["a", "b" * 1000]])
+def test_a_fork_that_cuts_an_append_has_its_part(kind: str, size: int, own: list[str]) -> None:
+    source = create(kind, [b"x" * size, b"y" * size])
+    fork = source.fork("fork", offset=source.offset_at(size), sub_offset=1)
+    before = fork.next_offset
+    for message in own:
+        fork.append(message.encode())
+    expected = list(fork.read())
+    assert len(expected) == 2 + len(own)
+    assert fork.read_last(9).messages == expected
+    check_pages(fork, 1)
+    assert source.read_last(2, before=before).messages == expected[:2]
+
+
+def test_the_first_message_has_none_before_it() -> None:
+    """Also where the stream has data before it that is no message."""
+    page = create("text/plain", [EURO[:1], EURO[1:], "b"]).read_last(5)
+    assert (page.messages, page.has_earlier) == (["€", "b"], False)
+
+
+@pytest.mark.parametrize("size", [10, 1000, LARGE])
+def test_messages_before_removed_ones_are_reached(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(key_compaction, "MIN_DIRTY_BYTES", 1)
+    monkeypatch.setattr(key_compaction, "DIRTY_SHARE", 1 << 40)
+    with override_streams(KEY_COMPACTION={"a": {"delay": 60}}):
+        stream = create(JSON, [1, *(change("key", "x" * size) for _ in range(2_000_000 // size if size > 999 else 9))])
+        stream.append_many([change("key", "new"), 2])
+        due(START)
+        compact_keys(START + 61 * SECOND)
+    expected = list(stream.read())
+    assert expected == [1, change("key", "new"), 2]
+    assert [stream.read_last(count).messages for count in (1, 2, 3, 9)] == [expected[-count:] for count in (1, 2, 3, 9)]
+    check_pages(stream, 1)
+
+
+def test_damaged_data_is_no_end_of_the_messages() -> None:
+    stream = create("text/plain", ["x" * LARGE, "y" * LARGE])
+    Chunk.objects.unguarded().filter(stream_id=stream.pk, start=0).delete()
+    assert len(stream.read_last(1).messages) == 1
+    with pytest.raises(ServiceUnavailable, match="damaged"):
+        stream.read_last(2)
+
+
+def test_data_that_is_trimmed_meanwhile_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = create("text/plain", ["a", "b", "c"])
+    read = browsing._read
+
+    def trim_and_read(*args: Any) -> Any:
+        Stream.objects.get(path="a").trim(before=stream.offset_at(1))
+        Chunk.objects.unguarded().filter(stream_id=stream.pk, start=0).delete()
+        return read(*args)
+
+    monkeypatch.setattr(browsing, "_read", trim_and_read)
+    page = stream.read_last(3)
+    assert (page.messages, page.has_earlier) == (["b", "c"], False)
+
+
 @given(
     messages=st.lists(
         st.sampled_from([b"a", b"bc", EURO, EURO[:1], EURO[1:], EURO[:2], EURO[2:], b"\xff"]), max_size=9
@@ -201,6 +278,4 @@ def check_pages(stream: Stream, count: int) -> None:
     while page.has_earlier:
         page = stream.read_last(count, before=page.offset)
         earlier = page.messages + earlier
-        if not page.messages:
-            break
     assert earlier == expected

@@ -5,6 +5,7 @@ from functools import wraps
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.db import Error
 
 from django_durable_streams.permissions import AccessRequest, AllowAll
 
@@ -40,3 +41,17 @@ class Synchronous(AllowAll):
 
     def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
         return not get_user_model().objects.filter(username="nobody").exists()
+
+
+class FailsClosed(AllowAll):
+    """It denies what it cannot find out."""
+
+    in_memory = False
+
+    async def can_read(  # type: ignore[override]
+        self, user: Any, path: str, request: AccessRequest
+    ) -> bool:
+        try:
+            return not await get_user_model().objects.filter(username="nobody").aexists()
+        except Error:
+            return False

@@ -36,6 +36,26 @@ async def end_connections(cluster: Cluster, database: Database) -> None:
     assert "Traceback" not in cluster.logs()
 
 
+def test_a_permission_that_hides_errors_denies_no_longer_than_a_moment(database: Database) -> None:
+    env = {"PERMISSION": "tests.cluster.permissions.FailsClosed"}
+    with Cluster(1, database, env=env) as cluster:
+        asyncio.run(asyncio.wait_for(end_hidden(cluster, database), 60))
+
+
+async def end_hidden(cluster: Cluster, database: Database) -> None:
+    (url,) = cluster.urls
+    async with Client() as client:
+        assert (await client.request("PUT", f"{url}/a", TEXT)).status == 201
+        for _ in range(2):
+            assert await statuses(client, url) == {200}
+            await asyncio.to_thread(end_all, database, name_of(cluster.database_url))
+            ended = time.monotonic()
+            while (seen := await statuses(client, url)) != {200}:
+                assert seen <= {200, 403}
+                assert time.monotonic() - ended < BACK_WITHIN
+                await asyncio.sleep(0.1)
+
+
 @pytest.mark.parametrize("kind", [PostgreSQL, MariaDB])
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 @pytest.mark.parametrize("permission", ["Asynchronous", "Wrapped", "Synchronous"])

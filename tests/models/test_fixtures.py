@@ -281,6 +281,24 @@ def test_a_generic_key_to_a_stream_is_refused(tmp_path: Path, make: Make, natura
     assert tag.objects.count() == 2
 
 
+def test_a_generic_key_may_come_before_its_content_type(tmp_path: Path, make: Make) -> None:
+    tag = make(
+        "Tag",
+        models.CASCADE,
+        kind=models.ForeignKey(ContentType, models.CASCADE, related_name="+"),
+        number=models.IntegerField(),
+        thing=GenericForeignKey("kind", "number"),
+    )
+    rows = [
+        {"model": tag._meta.label_lower, "pk": 1, "fields": {"kind": 54321, "number": 1}},
+        {"model": "contenttypes.contenttype", "pk": 54321, "fields": {"app_label": "shop", "model": "article"}},
+    ]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(rows))
+    load(file)
+    assert tag.objects.get().kind.model == "article"
+
+
 @pytest.mark.parametrize("format", ["json", "jsonl", "xml"])
 @pytest.mark.parametrize(("path", "other"), [(" a", "a"), ("a\u00a0", "a"), ("a b ", "a b"), (None, "None")])
 def test_a_row_gets_no_stream_with_a_similar_path(
@@ -342,3 +360,17 @@ def test_a_row_that_is_only_deserialized_leads_to_its_stream(make: Make) -> None
     assert twin.stream.path == "a"
     assert note.objects.get(stream=twin.stream_id) == row
     assert Stream.objects.get(pk=twin.stream_id).path == "a"
+
+
+def test_the_project_stores_a_row_that_it_has_deserialized(make: Make, boards: Boards) -> None:
+    note, board = make("Note", models.CASCADE, text=models.TextField(default="")), boards[0]
+    row = note.objects.create(stream=Stream.objects.create(path="a"))
+    (deserialized,) = serializers.deserialize("json", serializers.serialize("json", [row]))
+    twin: Any = deserialized.object
+    twin.text = "new"
+    twin.save()
+    assert note.objects.get().text == "new"
+    copy = note.objects.create(stream_id=twin.stream_id)
+    note.objects.filter(pk=row.pk).update(stream_id=twin.stream_id)
+    board.objects.create().streams.set([twin.stream_id])
+    assert copy.stream.path == board.objects.get().streams.get().path == "a"

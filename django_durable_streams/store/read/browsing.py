@@ -46,15 +46,14 @@ def after(info: StreamInfo, position: int, *, limit: int, count: int, using: str
 
 
 def before(info: StreamInfo, position: int, *, limit: int, count: int, using: str) -> list[Message]:
-    """Return the last messages that end at a position or before it. The arguments are those of `after`."""
-    position = min(position, info.tail)
-    start, end = _range_before(info, position, limit, using)
-    if start >= position:
-        return []
-    segment = _read(info, start, end - start, using)
-    if segment is None:
-        return []
-    messages = [message for message in segment.messages(info.content_type) if message.end <= position]
+    """Return the last messages that end at a position or before it. The arguments are those of `after`.
+
+    Of an append in which the position lies, the part before it is returned, as readers get it.
+    """
+    messages: list[Message] = []
+    is_complete = True
+    while is_complete and not messages and position > info.first_position:
+        messages, position, is_complete = _portion_before(info, position, limit, using)
     return messages[-count:]
 
 
@@ -63,17 +62,33 @@ def last(info: StreamInfo, position: int, *, count: int, using: str) -> list[Mes
 
     Characters are `whole`. An append without the end of a character is no message, as for other readers. Each query
     reads about `PORTION_BYTES`.
+
+    Raises:
+        StreamNotFound: the stream was deleted meanwhile.
+        ServiceUnavailable: its data is damaged.
     """
     portions: list[list[Message]] = []
     missing = count
     while missing > 0 and position > info.first_position:
-        portion = before(info, position, limit=PORTION_BYTES, count=missing, using=using)
-        if not portion:
-            break
-        position = portion[0].start
-        portions.append([message for message in whole(info, portion, using) if message.data])
+        messages, start, is_complete = _portion_before(info, position, PORTION_BYTES, using)
+        if not is_complete:
+            info = _trimmed_meanwhile(info, using)
+            continue
+        position = start
+        if len(messages) > missing:
+            messages = messages[-missing:]
+            position = messages[0].start
+        portions.append([message for message in whole(info, messages, using) if message.data])
         missing -= len(portions[-1])
-    return [message for portion in reversed(portions) for message in portion]
+    return [message for part in reversed(portions) for message in part]
+
+
+def _trimmed_meanwhile(info: StreamInfo, using: str) -> StreamInfo:
+    """Return a stream again whose data was not found, because it was trimmed after the first query."""
+    present = log_reader.find_ids([info.id], using).get(info.id)
+    if present is None or present.first_position <= info.first_position:
+        raise log_reader.explain_missing(info, info.first_position, using)
+    return info._replace(first_position=present.first_position)
 
 
 def whole(info: StreamInfo, messages: list[Message], using: str) -> list[Message]:
@@ -91,6 +106,26 @@ def whole(info: StreamInfo, messages: list[Message], using: str) -> list[Message
 def _read(info: StreamInfo, position: int, limit: int, using: str) -> Segment | None:
     request = log_reader.PageRequest(info, position, limit)
     return log_reader.pages([request], SegmentCache(0), using)[info.id, position]
+
+
+def _portion_before(info: StreamInfo, position: int, limit: int, using: str) -> tuple[list[Message], int, bool]:
+    """Return messages before a position, where the range begins that has them, and whether all its data is there.
+
+    There may be none: key compaction removes messages, and a message in JSON mode is never cut.
+    """
+    position = min(position, info.tail)
+    start, end = _range_before(info, position, limit, using)
+    messages: list[Message] = []
+    reached = start
+    while reached < position:  # a page ends before an append that a fork has cut, and that is longer in the source
+        segment = _read(info, reached, max(end - reached, 1), using)
+        if segment is None:
+            break
+        if not content.is_json(info.content_type):
+            segment = segment.clip(position)
+        messages += [message for message in segment.messages(info.content_type) if message.end <= position]
+        reached = segment.end
+    return messages, start, start < position <= reached
 
 
 def _range_before(info: StreamInfo, position: int, limit: int, using: str) -> tuple[int, int]:
