@@ -56,7 +56,7 @@ def test_rooms_with_members(chromium: Any, tmp_path: Path) -> None:
 
 
 def lose_the_login(visitor: Visitor) -> None:
-    """As an expired session does. What the user has written stays, and the page of the login is not shown in the list."""
+    """As an expired session does. What the user has written stays, and the list does not show the page of the login."""
     visitor.context.clear_cookies(name="sessionid")
     say(visitor, "Is there milk?")
     visitor.page.get_by_text("The message was refused (log in again).").wait_for()
