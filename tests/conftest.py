@@ -5,6 +5,7 @@ import functools
 import gc
 import inspect
 import os
+import signal
 from collections.abc import Coroutine, Generator, Iterator
 from itertools import count
 from typing import Any
@@ -21,6 +22,10 @@ from tests.examples import enough
 from tests.referring import Make, referring_models
 from tests.spreading import spread
 from tests.time_limit import UNFINISHED, end_of_run, fail_if_nothing_passed, skip_if_over
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has its background commands ignore it, and processes that tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "tests", deadline=None, max_examples=enough(100), suppress_health_check=[HealthCheck.too_slow]
