@@ -283,8 +283,10 @@ def test_people_see_staged_chunks() -> None:
         append("s", b"%02d" % number, is_staged=number % 7 != 3)
     info = log_reader.find_ids([Stream.objects.get().pk], "default").popitem()[1]
     for _ in range(2):
-        messages = browsing.before(info, 41, limit=100, count=5, using="default")
+        messages = browsing.before(info, 40, limit=100, count=5, using="default")
         assert [message.data for message in messages] == [b"15", b"16", b"17", b"18", b"19"]
+        messages = browsing.before(info, 41, limit=100, count=3, using="default")
+        assert [message.data for message in messages] == [b"18", b"19", b"2"]
         flush_all()
 
 
