@@ -11,16 +11,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import Error, close_old_connections, connections, router
+from django.db import Error, router
 
 from ..models import Stream
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.database_errors import may_pass
 from ..runtime.monitor import monitor_for
+from ..runtime.project_connections import close_other_connections
 from ..runtime.results import as_failure
 
 logger = logging.getLogger("django_durable_streams.access")
@@ -60,13 +60,13 @@ async def _ask(method: Callable[[], Any], first: Awaitable[Any] | None) -> Any:
     except Error as error:
         if not may_pass(error):
             raise
-    await sync_to_async(close_old_connections)()
+    await _close_broken()
     try:
         return await _contain(method())
     except Error as error:
         if not may_pass(error):
             raise
-        await sync_to_async(close_old_connections)()
+        await _close_broken()
         logger.error("The permission of a request cannot be checked: %s", error)
     raise ServiceUnavailable("The permission cannot be checked at present. Try again.")
 
@@ -77,14 +77,11 @@ async def _drop_broken() -> None:
     now = time.monotonic()
     if now >= _next_look:
         _next_look = now + LOOK_SECONDS
-        await sync_to_async(_close_broken)()
+        await _close_broken()
 
 
-def _close_broken() -> None:
-    for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred:
-            with suppress(Error):
-                connection.close_if_unusable_or_obsolete()
+async def _close_broken() -> None:
+    await sync_to_async(close_other_connections)(only_broken=True)
 
 
 async def _contain(answer: Awaitable[Any]) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -23,6 +22,7 @@ from ..runtime.connection import DedicatedConnection
 from ..runtime.database_errors import may_pass
 from ..runtime.monitor import DatabaseMonitor, monitor_for
 from ..runtime.process_objects import ProcessObjects
+from ..runtime.project_connections import close_other_connections
 from ..runtime.results import as_failure
 from ..runtime.test_transactions import check_engine
 
@@ -110,12 +110,10 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
 
     def _drop_broken(self) -> None:
         """Close the connections to all databases that an error may have broken."""
-        for connection in connections.all(initialized_only=True):
-            if connection.errors_occurred and connection.alias == self._connection.using:
-                self._connection.close()
-            elif connection.errors_occurred:
-                with suppress(Error):
-                    connection.close_if_unusable_or_obsolete()
+        using = self._connection.using
+        if connections[using].errors_occurred:
+            self._connection.close()
+        close_other_connections(using, only_broken=True)
 
     def _run_with_retry(self, work: BatchFunction, items: Sequence[Any]) -> Sequence[object]:
         try:

@@ -98,18 +98,3 @@ class AttemptsConnection:
             self._counts.clear()
         self._counts[held.link_id, held.position] += 1
         return self._counts[held.link_id, held.position] > MAX_LOST
-
-
-def close_other_connections(using: str, *, only_broken: bool = False) -> None:
-    """Close connections to other databases that are too old or broken, as requests do at their beginning and end.
-
-    Args:
-        using: alias of the database of the streams, whose connection stays.
-        only_broken: whether to look only at those that have met an error.
-    """
-    for connection in connections.all(initialized_only=True):
-        if connection.alias == using or (only_broken and not connection.errors_occurred):
-            continue
-        connection.close_if_unusable_or_obsolete()
-        if connection.connection is None:
-            connection.errors_occurred = False

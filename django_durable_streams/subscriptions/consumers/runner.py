@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from django.db import Error
 
+from ...runtime import log_once, project_connections
 from ...runtime.database_errors import FailureKind, diagnose
-from ...runtime.log_once import LogOnce
 from ...store.read import log_reader
 from ...store.stream_info import StreamInfo
 from ..backoff import backoff
@@ -29,7 +29,7 @@ from .batch_size import BatchSizer
 from .candidates import Candidates
 from .cursors import Claim, ClaimLost
 from .declarations import Consumer
-from .failures import AttemptsConnection, Cause, close_other_connections, find_cause, is_of_handler
+from .failures import AttemptsConnection, Cause, find_cause, is_of_handler
 from .isolation import read_committed
 from .messages import Batch, StoredMessage, decode_all
 from .reading import StreamReader
@@ -111,7 +111,7 @@ class Runner:
         self._unreleased: list[Claim] = []
         self._sizers = {key: BatchSizer(consumer.batch_size) for key, consumer in consumers.items()}
         self._connection = AttemptsConnection(using)
-        self._warnings = LogOnce(WARNING_SECONDS)
+        self._warnings = log_once.LogOnce(WARNING_SECONDS)
 
     def step(self) -> bool:
         """Handle messages of one stream, for about a second. Return whether there was one to take.
@@ -293,7 +293,7 @@ class Runner:
     def _is_excused(self, error: BaseException, held: Claim) -> bool:
         """Return whether an error says nothing of the message and its handler."""
         cause = find_cause(error, self._connection)
-        close_other_connections(self._using, only_broken=True)
+        project_connections.close_other_connections(self._using, only_broken=True)
         return cause is Cause.BUSY or (cause is Cause.LOST and not self._connection.is_lost_too_often(held))
 
     def _try_later(self, consumer: Consumer, held: Claim, error: BaseException) -> bool:

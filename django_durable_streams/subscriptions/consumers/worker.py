@@ -20,9 +20,9 @@ from ...engine.wakeup.base import DELIVERY_CHANNEL, Subscriber, WakeUpMessage
 from ...protocol.errors import DurableStreamsError
 from ...runtime import background
 from ...runtime.log_once import LogOnce
+from ...runtime.project_connections import close_other_connections
 from .cursors import seconds_until_due
 from .declarations import Consumer
-from .failures import close_other_connections
 from .isolation import forget_connections, prepare_connection, read_committed
 from .lease_keeper import LeaseKeeper
 from .runner import Report, Runner
