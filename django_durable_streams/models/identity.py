@@ -42,5 +42,5 @@ class DatabaseIdentity(models.Model):
 
     def _save_table(self, raw: bool = False, *args: Any, **options: Any) -> bool:
         # A fixture has the row of another database, or an earlier one. It is left out: processes would take earlier
-        # link rules for those that they know.
+        # link rules for the current ones.
         return True if raw else super()._save_table(raw, *args, **options)  # type: ignore[misc]

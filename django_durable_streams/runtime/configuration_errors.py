@@ -147,7 +147,7 @@ def find_problem(error: BaseException | None) -> ConfigurationProblem | None:
 
 
 def _names_project_table(error: BaseException | None) -> bool:
-    """Return whether an error names a table, or a column with its table, of another app than those of this package."""
+    """Return whether an error names a table, or a column with its table, of an app outside of this package."""
     words = set(re.findall(r"\w+", str(error).partition("\n")[0]))  # PostgreSQL shows the query below
     models = apps.get_models(include_auto_created=True) if apps.models_ready else []
     tables = {model._meta.db_table: model._meta.app_config for model in models}

@@ -339,7 +339,7 @@ def test_a_form_and_a_copy_of_a_row_take_numbers(make: Make) -> None:
 
 
 def test_a_fixture_changes_no_identity_and_no_version_of_the_rules(tmp_path: Path) -> None:
-    """With an earlier version, processes would take other rules for those that they know, and link no new streams."""
+    """With an earlier version, processes would take other rules for the current ones, and link no new streams."""
     DatabaseIdentity.objects.update_or_create(id=1, defaults={"value": "old", "link_rules_version": 3})
     file = dump(tmp_path, "durable_streams")
     DatabaseIdentity.objects.update(value="new", link_rules_version=7)
