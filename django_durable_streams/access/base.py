@@ -57,6 +57,22 @@ def is_for_everybody(permission: object, action: Action) -> bool:
     return getattr(function, "_is_for_everybody", None) is function
 
 
+def by_token(method: Method) -> Method:
+    """Mark a permission's method that depends on the path, the query and the header `Authorization` alone.
+
+    What it allows stays allowed until the moment that it tells the request (`AccessRequest.until`), so the guard may
+    remember it until then.
+    """
+    method._is_by_token = method  # type: ignore[attr-defined]
+    return method
+
+
+def is_by_token(method: Callable[..., Any]) -> bool:
+    """Return whether a bound method has the mark of `by_token`. An overriding method needs a mark of its own."""
+    function = getattr(method, "__func__", method)
+    return getattr(function, "_is_by_token", None) is function
+
+
 class Permission:
     """Allows or refuses actions. The base class refuses all of them.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..runtime.bounded_cache import BoundedCache
 from .access_request import AccessRequest
-from .base import ACTIONS, Action, Permission
+from .base import ACTIONS, Action, Permission, by_token
 from .patterns import PATH_RULE, Pattern, pattern
 from .users import User
 
@@ -99,18 +99,23 @@ class BearerTokens(Permission):
             MAX_VERIFIED_TOKENS, max_bytes=MAX_VERIFIED_BYTES, size_of=len
         )
 
+    @by_token
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
         return self._allows(Action.CREATE, path, request)
 
+    @by_token
     def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
         return self._allows(Action.READ, path, request)
 
+    @by_token
     def can_append(self, user: User, path: str, request: AccessRequest) -> bool:
         return self._allows(Action.APPEND, path, request)
 
+    @by_token
     def can_close(self, user: User, path: str, request: AccessRequest) -> bool:
         return self._allows(Action.CLOSE, path, request)
 
+    @by_token
     def can_delete(self, user: User, path: str, request: AccessRequest) -> bool:
         return self._allows(Action.DELETE, path, request)
 
@@ -170,7 +175,7 @@ class BearerTokens(Permission):
             )
         except jwt.MissingRequiredClaimError as error:
             return f"The bearer token lacks the claim {error.claim}."
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             return _REASONS.get(type(error).__name__, "The bearer token is no valid JWT.")
         try:
             return _grants(claims[self._claim]), float(claims["exp"])

@@ -16,7 +16,7 @@ from ..links import stream_url
 from ..protocol import paths
 from ..runtime.bounded_cache import BoundedCache
 from .access_request import AccessRequest
-from .base import STREAM_ACTIONS, Action, Permission
+from .base import STREAM_ACTIONS, Action, Permission, by_token
 from .users import User
 
 PARAMETER = "token"
@@ -84,18 +84,23 @@ class SignedURLs(Permission):
     needs_user = False
     varies_on = ()
 
+    @by_token
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
         return _allows(Action.CREATE, path, request)
 
+    @by_token
     def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
         return _allows(Action.READ, path, request)
 
+    @by_token
     def can_append(self, user: User, path: str, request: AccessRequest) -> bool:
         return _allows(Action.APPEND, path, request)
 
+    @by_token
     def can_close(self, user: User, path: str, request: AccessRequest) -> bool:
         return _allows(Action.CLOSE, path, request)
 
+    @by_token
     def can_delete(self, user: User, path: str, request: AccessRequest) -> bool:
         return _allows(Action.DELETE, path, request)
 

@@ -116,6 +116,8 @@ BAD: dict[str, Callable[[], str]] = {
     "no algorithm": lambda: token({"read": ["a"]}, None, "none"),
     "expired": lambda: token({"read": ["a"]}, exp=int(time.time()) - 1),
     "no expiry": lambda: token({"read": ["a"]}, exp=None),
+    "expiry is endless": lambda: token({"read": ["a"]}, exp=float("inf")),
+    "expiry is not a number of JSON": lambda: token({"read": ["a"]}, exp=float("nan")),
     "expiry is no number": lambda: jwt.encode(
         {"exp": "soon", "aud": "streams", "iss": "login", "streams": {"read": ["a"]}}, SECRET, "HS256"
     ),

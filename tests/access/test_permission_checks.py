@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from itertools import product
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import jwt
 import pytest
 from django.core import exceptions
 
+from django_durable_streams.access import bearer
 from django_durable_streams.access.base import Permission
 from django_durable_streams.access.guard import current_guard
-from django_durable_streams.permissions import sign
+from django_durable_streams.permissions import BearerTokens, sign
 from django_durable_streams.protocol.errors import DurableStreamsError, PermissionDenied
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.uvicorn import request_heads
@@ -72,6 +73,15 @@ class Disguised(Counting):
         return answer()
 
     can_create = can_append = can_close = can_delete = can_read
+
+
+class Revocable(BearerTokens):
+    """Refuses more than the token does."""
+
+    revoked: ClassVar[set[str]] = set()
+
+    def can_read(self, user: Any, path: str, request: Any) -> Any:
+        return path not in self.revoked and super().can_read(user, path, request)
 
 
 class InThread(Counting):
@@ -170,6 +180,61 @@ async def test_the_verdict_is_the_same(settings: dict[str, Any]) -> None:
             assert first.grant is second.grant is None
             assert first.refuse_body is second.refuse_body is None
     assert decided > 50
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_the_verdict_stays_the_same(settings: dict[str, Any]) -> None:
+    """Whatever else was asked meanwhile, and whether or not a grant is remembered."""
+
+    def verdict(method: str, target: str, lines: list[bytes]) -> object:
+        try:
+            return guard.admit_at_once(request(method, target, lines))
+        except DurableStreamsError as error:
+            return type(error)
+
+    asked = list(product(("GET", "HEAD", "POST", "PUT", "DELETE"), targets(), LINES))
+    with override_streams(**settings):
+        guard = current_guard()
+        assert guard is not None
+        first = [verdict(*one) for one in asked]
+        assert [verdict(*one) for one in reversed(asked)] == first[::-1]
+
+
+def test_a_token_is_looked_at_once_for_the_same_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    look = bearer._credential
+    monkeypatch.setattr(bearer, "_credential", lambda asked: looks.append(asked) or look(asked))
+    lines = [b"Authorization: Bearer " + TOKEN.encode()]
+    with override_streams(PERMISSION_CLASSES=BEARER):
+        guard = current_guard()
+        assert guard is not None
+        for _ in range(3):
+            assert guard.admit_at_once(request("GET", "open/a", lines))
+        assert len(looks) == 1
+        for method, target, others in [
+            ("HEAD", "open/a", lines),
+            ("GET", "open/b", lines),
+            ("GET", "open/a?offset=-1", lines),
+            ("GET", "open/a?access_token=" + TOKEN, []),
+        ]:
+            looks.clear()
+            guard.admit_at_once(request(method, target, others))
+            assert len(looks) == 1, (method, target)
+
+
+def test_a_class_that_decides_otherwise_is_asked_each_time() -> None:
+    lines = [b"Authorization: Bearer " + TOKEN.encode()]
+    options = {**BEARER, "CLASS": permission("Revocable")}
+    with override_streams(PERMISSION_CLASSES=options):
+        guard = current_guard()
+        assert guard is not None
+        assert guard.admit_at_once(request("GET", "open/a", lines))
+        Revocable.revoked.add("open/a")
+        try:
+            with pytest.raises(DurableStreamsError):
+                guard.admit_at_once(request("GET", "open/a", lines))
+        finally:
+            Revocable.revoked.clear()
 
 
 async def test_a_method_is_called_once() -> None:
