@@ -187,6 +187,8 @@ def test_the_verdict_stays_the_same(settings: dict[str, Any]) -> None:
     """Whatever else was asked meanwhile, and whether or not a grant is remembered."""
 
     def verdict(method: str, target: str, lines: list[bytes]) -> object:
+        guard = current_guard()
+        assert guard is not None
         try:
             return guard.admit_at_once(request(method, target, lines))
         except DurableStreamsError as error:
@@ -194,8 +196,6 @@ def test_the_verdict_stays_the_same(settings: dict[str, Any]) -> None:
 
     asked = list(product(("GET", "HEAD", "POST", "PUT", "DELETE"), targets(), LINES))
     with override_streams(**settings):
-        guard = current_guard()
-        assert guard is not None
         first = [verdict(*one) for one in asked]
         assert [verdict(*one) for one in reversed(asked)] == first[::-1]
 
