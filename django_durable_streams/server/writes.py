@@ -118,6 +118,13 @@ def respond_append(request: Request, engine: Engine, result: Appended) -> Respon
     return Response(200, header_list)
 
 
+def only_offset(result: object) -> bytes | None:
+    """Return the offset by which alone the response to a plain append differs from others, or None for all others."""
+    if type(result) is not Appended or result.closed or result.producer_epoch is not None:
+        return None
+    return offsets.encode_bytes(result.generation, result.tail)
+
+
 def parse_delete(request: Request) -> Delete:
     """Parse a DELETE: remove a stream (section 5.4)."""
     return Delete(paths.validate_again(request.path))

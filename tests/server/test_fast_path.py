@@ -14,8 +14,6 @@ from uvicorn.server import ServerState
 
 from django_durable_streams.access.base import Permission
 from django_durable_streams.engine import engine_for
-from django_durable_streams.protocol.messages import Response
-from django_durable_streams.server import dispatch
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.handlers import HANDLERS
 from django_durable_streams.server.uvicorn import request as fast_path_request
@@ -121,13 +119,15 @@ async def test_answers_are_made_before_the_commit_and_sent_after_it(
     go_on, made = Event(), asyncio.Event()
     prepared = []
 
-    def prepare_response(request: Any, value: object) -> Response | None:
-        prepared.append(dispatch.prepare_response(request, value))
+    real = FastPathConnection.prepare
+
+    def prepare(self: FastPathConnection, request: Any, value: object) -> Any:
+        prepared.append(real(self, request, value))
         if len(prepared) == len(clients):
             made.set()
         return prepared[-1]
 
-    monkeypatch.setattr(fast_path_request, "prepare_response", prepare_response)
+    monkeypatch.setattr(FastPathConnection, "prepare", prepare)
     before_each_commit(monkeypatch, lambda: go_on.wait(30))
     for number, (protocol, _) in enumerate(clients):
         send(protocol, method, str(number) if method == "PUT" else "0", b"x" if method == "POST" else b"")
@@ -138,7 +138,7 @@ async def test_answers_are_made_before_the_commit_and_sent_after_it(
     go_on.set()
     assert [await status(connection) for _, connection in clients] == [expected] * len(clients)
     assert all(connection.sent.empty() for _, connection in clients)
-    assert [response.wire is not None for response in prepared if response is not None] == [True] * len(clients)
+    assert [one and one[0] for one in prepared] == [expected] * len(clients)
 
 
 @pytest.mark.usefixtures("engines")

@@ -26,20 +26,25 @@ from .. import request_numbers
 from ..answers import EventStream, Work
 from ..bodies import LINGER_SECONDS, SMALL_BYTES
 from ..coroutines import end_wait, resume
-from ..dispatch import needs_task, refuse, respond, start_request
+from ..dispatch import needs_task, prepare_response, refuse, respond, start_request
 from ..event_stream import send_events
 from ..hosts import check_host
+from ..response_policy import change_headers
+from ..writes import only_offset
 from .access_log import log_request
 from .chunked import ChunkedOutlet
 from .downloads import DownloadConnection
 from .handed_over import Reason
 from .mount import Mount, Place
-from .request import FastPathRequest
+from .request import FastPathRequest, Prepared
 from .request_heads import END, MAX_BYTES, MAX_CACHED_BYTES, Head, parse, parse_once
-from .response_heads import encode_head
+from .response_heads import bytes_around, encode_head, keep_around
 
 MAX_JOINED_BYTES = 256 * 1024
 """Bytes of a body up to which it is sent in one piece with its head. Where it is shared, the piece is cached."""
+
+NO_CONTENT = 204
+"""The status of a response to a plain append."""
 
 _WITH_BODY = frozenset({"POST", "PUT"})
 
@@ -210,23 +215,46 @@ class FastPathConnection(DownloadConnection):
                 data += response.body
             if response.is_shared and not self._is_ending:
                 response.wire = default_headers, data
-        self._counts[request.operation or request.method, response.status] += 1
+        self._send(request, response.status, data, large)
+
+    def prepare(self, request: FastPathRequest, value: object) -> Prepared | None:
+        """Encode the response to an outcome that the engine is about to commit, or return None."""
+        default_headers = self.server_state.default_headers
+        offset = only_offset(value)
+        if offset is not None:
+            added = change_headers(request)
+            around = bytes_around(added, default_headers)
+            if around is not None:
+                return NO_CONTENT, around[0] + offset + around[1]
+        response = prepare_response(request, value)
+        if response is None:
+            return None
+        data = encode_head(response, default_headers, False) + response.body
+        if offset is not None:
+            keep_around(data, offset, added, default_headers)
+        return response.status, data
+
+    def send_prepared(self, request: FastPathRequest, prepared: Prepared) -> bool:
+        """Send a prepared response, unless the connection ends with it."""
+        if self._is_ending:
+            return False
+        self._send(request, *prepared)
+        return True
+
+    def _send(self, request: FastPathRequest, status: int, data: bytes, large: bytes = b"") -> None:
+        """Send an encoded response: one piece, or its head and a body that stays by itself."""
+        self._counts[request.operation or request.method, status] += 1
         if tracing.tracer is not None:
-            tracing.end(request, response.status)
+            tracing.end(request, status)
         if self.access_log:
-            log_request(self, request, response.status)
-        if not self.transport.is_closing():
-            self.transport.write(data)
+            log_request(self, request, status)
+        transport = self.transport
+        if not transport.is_closing():
+            transport.write(data)
         if large or self.flow.write_paused:
             self.start_download(large or data, 0 if large else len(data))
         else:
             self._end_answer()
-
-    def prepare(self, response: Response) -> None:
-        """Encode the response to a write before it may be sent."""
-        if not self._is_ending:  # what is encoded for this connection may be shared with others
-            default_headers = self.server_state.default_headers
-            response.wire = default_headers, encode_head(response, default_headers, False) + response.body
 
     async def _send_events(self, request: FastPathRequest, response: EventStream) -> None:
         self._counts[request.operation, response.status] += 1

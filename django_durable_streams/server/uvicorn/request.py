@@ -14,7 +14,7 @@ from ...access.identities import Source
 from ...protocol import headers
 from ...protocol.messages import Request, Response
 from ..answers import EventStream, Work
-from ..dispatch import finish_request, prepare_response
+from ..dispatch import finish_request
 from ..hosts import origin, quoted_path
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from .mount import Address, Mount, Place
     from .request_heads import Head
+
+
+Prepared = tuple[int, bytes]
+"""The status of a response, and its bytes."""
 
 
 class AnsweringConnection(Protocol):
@@ -48,8 +52,11 @@ class AnsweringConnection(Protocol):
     def drop_waiting(self) -> None:
         """Drop the part of a body that waits."""
 
-    def prepare(self, response: Response) -> None:
-        """Encode the response to a write before it may be sent."""
+    def prepare(self, request: FastPathRequest, value: object) -> Prepared | None:
+        """Encode the response to an outcome that the engine is about to commit, or return None."""
+
+    def send_prepared(self, request: FastPathRequest, prepared: Prepared) -> bool:
+        """Send a prepared response. Return False, with nothing sent, if it does not fit the connection any more."""
 
     def write(self, request: FastPathRequest, response: Response) -> None:
         """Send the response to the current request."""
@@ -85,7 +92,7 @@ class FastPathRequest(Request):
         self._place = place
         self._connection = connection
         self._source: Source | None = None
-        self._prepared: tuple[object, Response] | None = None
+        self._prepared: tuple[object, Prepared] | None = None
 
     @property
     def scheme(self) -> str:
@@ -133,17 +140,15 @@ class FastPathRequest(Request):
 
     def prepare(self, value: object) -> None:
         """Make the response to an outcome that the engine is about to commit."""
-        response = prepare_response(self, value)
-        if response is not None:
-            self._connection.prepare(response)
-            self._prepared = value, response
+        prepared = self._connection.prepare(self, value)
+        if prepared is not None:
+            self._prepared = value, prepared
 
     def resolve(self, value: object) -> None:
         """Answer with the outcome. A prepared response is sent only if it belongs to this very outcome."""
-        if self._prepared is not None and self._prepared[0] is value:
-            self._connection.write(self, self._prepared[1])
-        else:
-            self._connection.proceed(self, finish_request(self, value))
+        prepared, connection = self._prepared, self._connection
+        if prepared is None or prepared[0] is not value or not connection.send_prepared(self, prepared[1]):
+            connection.proceed(self, finish_request(self, value))
 
     def when_left(self, tell: Callable[[], object]) -> None:
         self._connection.when_left(tell)

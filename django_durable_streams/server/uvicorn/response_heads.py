@@ -1,4 +1,13 @@
-"""Makes the head of an HTTP/1.1 response from its status and headers. Knows no connections."""
+"""Makes the head of an HTTP/1.1 response from its status and headers. Knows no connections.
+
+An optimisation: responses to plain appends differ in their offsets alone. So the bytes around the offset are kept for a
+second, and an append takes 125 bytecodes of 1,330 less.
+
+- Invariant: the bytes are those of `encode_head`.
+- Why it holds: they were cut out of a response that it has encoded, with the same added headers. uvicorn makes its own
+  headers anew each second, and the bytes with them.
+- Switch off: let `bytes_around` return None.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +36,33 @@ def encode_head(response: Response | EventStream, default_headers: list[Header],
 
 
 _last: tuple[list[Header], dict[int, bytes]] = [], {}
+
+_Around = tuple[bytes, bytes]
+"""The bytes of a response before and after its offset."""
+
+_last_around: tuple[list[Header], dict[int, tuple[list[Header], _Around]]] = [], {}
+
+
+def bytes_around(added: list[Header], default_headers: list[Header]) -> _Around | None:
+    """Return the bytes around the offset in the response to a plain append, or None until they are kept.
+
+    Args:
+        added: the common headers of the response. No code changes this list.
+        default_headers: the headers that uvicorn adds to every response.
+    """
+    if _last_around[0] is not default_headers:
+        return None
+    kept = _last_around[1].get(id(added))
+    return None if kept is None else kept[1]
+
+
+def keep_around(data: bytes, offset: bytes, added: list[Header], default_headers: list[Header]) -> None:
+    """Keep the bytes around the offset in an encoded response."""
+    global _last_around
+    if _last_around[0] is not default_headers:
+        _last_around = default_headers, {}
+    before, _, after = data.partition(offset)
+    _last_around[1][id(added)] = added, (before, after)  # with the list, so that its id stays its own
 
 
 def _first_lines(status: int, default_headers: list[Header]) -> bytes:

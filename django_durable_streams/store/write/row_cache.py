@@ -140,7 +140,17 @@ class SQLiteRowCache(RowCache):
 
     def pop_unchanged(self, cursor: Any, sql: Statements, paths: Collection[str]) -> dict[str, StreamState]:
         self._update(cursor, sql)
-        return {state.path: state for state in map(self.pop, paths) if state is not None}
+        cached, states = self._states, {}
+        for path in paths:  # as `pop` does: most streams of a batch need no call
+            state = cached.pop(path, None)
+            if state is None:
+                state = self._pop_new(path)
+                if state is None:
+                    continue
+            elif state.producers or state.lineage:
+                self._entries -= _entries_of(state)
+            states[path] = state
+        return states
 
     def pop(self, path: str) -> StreamState | None:
         state = super().pop(path)
