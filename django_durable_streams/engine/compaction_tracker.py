@@ -80,8 +80,10 @@ class CompactionTracker:
                         growth = self._begin(commit.stream_id)
                     growth.chunks += 1
                     growth.last = now
+                elif growth is None:
+                    continue
                 limit = COMPACT_QUIET_AFTER_CHUNKS if commit.closed else COMPACT_AFTER_CHUNKS
-                if growth is not None and growth.chunks >= limit and commit.stream_id not in self._due:
+                if growth.chunks >= limit and commit.stream_id not in self._due:
                     self._due.add(commit.stream_id)
                     is_due = True
             self._busy |= self._flushes and self._chunks >= STAGE_FROM_CHUNKS_PER_SECOND
