@@ -67,6 +67,11 @@ def table(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows[1].splitlines()]
 
 
+def tables(text: str) -> list[list[list[str]]]:
+    """The rows of all tables in a text."""
+    return [table(part) for part in re.split(r"\n(?=\n\|)", text) if "\n|" in part]
+
+
 def code(cell: str) -> str:
     """What stands between the backticks of a table's cell."""
     result = re.fullmatch(r"`([^`]+)`", cell)

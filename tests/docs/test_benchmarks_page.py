@@ -5,11 +5,12 @@ import re
 import pytest
 
 from benchmarks import __main__ as benchmarks_main
-from benchmarks import ds_bench, targets
+from benchmarks import ds_bench, production, targets
 from benchmarks.rows import BESIDE_ELECTRIC, ROWS, Better, select
-from tests.docs.pages import ROOT, section, table
+from tests.docs.pages import ROOT, section, table, tables
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+PRODUCTION_SECTION = "In the shape of production"
 ROWS_SECTION, GENERATOR_SECTION = "Beside Electric's server", "Electric's load generator"
 ARROWS = {Better.HIGHER: "↑", Better.LOWER: "↓"}
 
@@ -33,6 +34,22 @@ def check_ratios(lines: list[list[str]]) -> None:
     for line in lines:
         ours, theirs, ratio = (number(cell) for cell in line[2:5])
         assert ratio == pytest.approx(ours / theirs, rel=0.02, abs=0.006), line
+
+
+def test_the_shape_of_production_has_all_rows_and_limits() -> None:
+    direct, behind_nginx, ratios = tables(section(PAGE, PRODUCTION_SECTION))
+    titles = [f"{row.title}, {row.unit}" for row in production.ROWS]
+    assert [line[0] for line in direct] == [line[0] for line in behind_nginx] == titles
+    cells = [[*ours[1:], *theirs[1:]] for ours, theirs in zip(direct, behind_nginx, strict=True)]
+    columns = dict(zip((target.key for target in production.make_targets()), zip(*cells, strict=True), strict=True))
+    keys = [row.key for row in production.ROWS]
+    assert len(ratios) == len(production.LIMITS)
+    for line, limit in zip(ratios, production.LIMITS, strict=True):
+        ours = number(columns[limit.target][keys.index(limit.row)])
+        theirs = number(columns[limit.against][keys.index(limit.against_row or limit.row)])
+        assert number(line[2]) == pytest.approx(ours / theirs, rel=0.02), line
+        held = ours / theirs >= limit.least if limit.least is not None else ours / theirs <= (limit.most or 0)
+        assert line[3] == ("holds" if held else "**missed**"), line
 
 
 def test_the_rows_are_those_with_a_limit() -> None:
