@@ -137,7 +137,8 @@ def main(arguments: list[str]) -> int:
             titles[key] = target.title
             for row, sample in visit(target, options.seconds).items():
                 samples[key][row].append(sample)
-            print(f"{target.title}: {samples[key]}", file=sys.stderr, flush=True)
+            rates = ", ".join(f"{row} {taken[-1].rate:,.0f}/s" for row, taken in samples[key].items())
+            print(f"{target.title}: {rates}", file=sys.stderr, flush=True)
     print(table(samples, titles))
     return 0
 

@@ -219,7 +219,7 @@ class StreamCommitter:
 
     def _next_tick(self, now: float) -> float:
         """Return the next multiple of the interval. So writers of the same interval and phase share their commits."""
-        interval = self._settings.interval if self.pace is None else self.pace()
+        interval = self._settings.interval_among(len(_open)) if self.pace is None else self.pace()
         if not interval:
             return now
         tick = ((now / interval - self.phase) // 1 + 1 + self.phase) * interval

@@ -10,10 +10,18 @@ from ..protocol.producers import server_producer
 from ..protocol.values import Data
 
 INTERVAL = 0.05
-"""Seconds between the commits of a writer: 20 commits in a second."""
+"""Seconds between the commits of a writer by default, where few are open: 20 commits in a second."""
+
+MAX_COMMITS = 2000
+"""Commits that all writers of a process make in a second by default. With more writers, each commits less often."""
 
 MAX_BYTES = 64 * 1024
 """Bytes of collected messages from which a writer commits at once. `write` then waits until that commit begins."""
+
+
+def default_interval(writers: int) -> float:
+    """Return the seconds between two commits of each of so many open writers."""
+    return max(INTERVAL, writers / MAX_COMMITS)
 
 
 class WriterOptions(TypedDict, total=False):
@@ -37,7 +45,8 @@ class WriterOptions(TypedDict, total=False):
     does not count it. If it cannot be made or encoded, the error is logged and "The writer failed." is written."""
 
     interval: float
-    """Seconds between two commits: 0.05 by default, so 20 in a second."""
+    """Seconds between two commits. By default 0.05, so 20 in a second. With more than 100 open writers in the process
+    it is longer, 0.1 seconds with 200, because each commit takes processor time."""
 
     max_bytes: int
     """Bytes of collected messages from which the writer commits at once: 64 KiB by default. `write` then waits until
@@ -56,16 +65,20 @@ class WriterSettings:
     close: bool = True
     on_error: Literal["leave", "close"] = "leave"
     error_message: Data | Callable[[BaseException], Data] = None
-    interval: float = INTERVAL
+    interval: float | None = None
     max_bytes: int = MAX_BYTES
 
     def __post_init__(self) -> None:
         if self.on_error not in ("leave", "close"):
             raise ValueError("on_error is 'leave' or 'close'.")
-        if not (isinstance(self.interval, int | float) and self.interval >= 0):
+        if self.interval is not None and not (isinstance(self.interval, int | float) and self.interval >= 0):
             raise ValueError("interval is a number of seconds, 0 or more.")
         if not (isinstance(self.max_bytes, int) and self.max_bytes > 0):
             raise ValueError("max_bytes is a whole number, 1 or more.")
+
+    def interval_among(self, writers: int) -> float:
+        """Return the seconds between two commits while so many writers of the process are open."""
+        return default_interval(writers) if self.interval is None else self.interval
 
     def stored_producer(self) -> str | None:
         """Return the stored id of the producer, or None.

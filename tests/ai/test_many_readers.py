@@ -21,7 +21,7 @@ from django_durable_streams.contrib.ai.answers import Chat
 from django_durable_streams.contrib.ai.dialects.vercel import VercelTranslator
 from django_durable_streams.contrib.ai.events import Start, Text, encode
 from django_durable_streams.contrib.ai.history import History
-from django_durable_streams.contrib.ai.pace import SAMPLE_SECONDS, STRETCHES, Pace, interval_of
+from django_durable_streams.contrib.ai.pace import SAMPLE_SECONDS, STRETCHES, Pace
 from django_durable_streams.contrib.ai.permissions import (
     AnonymousChats,
     ChatPermission,
@@ -282,10 +282,6 @@ async def test_a_body_that_is_nested_too_deeply_for_the_project_is_a_400() -> No
     reply = await post(await client_of("ann"), "/api/chat", {**body(), "script": value})
     assert reply.status_code == 400
     assert "nested" in reply.json()["error"]
-
-
-def test_many_answers_of_a_process_commit_less_often() -> None:
-    assert [interval_of(count) for count in (1, 100, 200, 2000)] == [0.05, 0.05, 0.1, 1.0]
 
 
 def test_answers_of_a_busy_process_commit_less_often_until_it_is_calm() -> None:

@@ -11,7 +11,7 @@ from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection, transaction
 from django.db.models import Model
 
-from django_durable_streams.api import transactions
+from django_durable_streams.api import stream_committer, transactions
 from django_durable_streams.api.stream_committer import MAX_MESSAGES, StreamCommitter
 from django_durable_streams.api.writer import Writer
 from django_durable_streams.api.writer_options import WriterSettings
@@ -473,6 +473,17 @@ def test_a_writer_that_begins_as_an_engine_ends_uses_the_next_one(
         writer.write("hello")
     assert ended
     assert list(answer.read()) == ["hello"]
+
+
+def test_many_writers_of_a_process_commit_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    def next_tick(writers: int, **options: float) -> float:
+        monkeypatch.setattr(stream_committer, "_open", {*range(writers)})
+        committer = StreamCommitter(Stream(pk=1, path="a"), "default", WriterSettings(**options))  # type: ignore[arg-type]
+        return committer._next_tick(1000.0) - 1000
+
+    assert [round(next_tick(writers), 6) for writers in (1, 100, 200, 2000)] == [0.05, 0.05, 0.1, 1.0]
+    assert round(next_tick(2000, interval=0.05), 6) == 0.05
+    assert next_tick(2000, interval=0) == 0
 
 
 def test_writers_of_one_interval_commit_at_the_same_ticks() -> None:

@@ -6,7 +6,7 @@ An optimisation: each commit of an answer takes processor time in the writer, in
 - Why it holds: it depends on the number of answers and on a factor of STRETCHES alone.
 - Gain: 2,000 readers of 200 answers, 60,000 tokens a second, take 57 % of a core with the last factor. So their process
   has time for new readers (`python -m benchmarks.answers`).
-- Switch off: let `Pace.interval` return `interval_of`.
+- Switch off: let `Pace.interval` return `default_interval`.
 
 Knows neither answers nor readers.
 """
@@ -16,11 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-INTERVAL = 0.05
-"""Seconds between two commits of an answer."""
-
-MAX_PORTIONS = 2000
-"""Portions that the answers of a process commit in a second. With more answers, each of them commits less often."""
+from ...api.writer_options import default_interval
 
 PHASES = 4
 """Groups of answers that commit one after the other within the interval. The answers of a group share a commit, and the
@@ -35,11 +31,6 @@ before holds. That takes a third more time at most, so the pace does not go back
 
 SAMPLE_SECONDS = 0.5
 """How long a load is measured. A shorter time would be no measure."""
-
-
-def interval_of(count: int) -> float:
-    """Return the seconds between two commits of each of so many answers of a process that is not busy."""
-    return max(INTERVAL, count / MAX_PORTIONS)
 
 
 class Pace:
@@ -69,4 +60,4 @@ class Pace:
                 self._step = min(self._step + 1, len(STRETCHES) - 1)
             elif load < CALM:
                 self._step = max(self._step - 1, 0)
-        return interval_of(count) * STRETCHES[self._step]
+        return default_interval(count) * STRETCHES[self._step]

@@ -25,7 +25,7 @@ from .errors import AnswerError
 from .events import AnyEvent, Failed, Finish, Piece, Start, Stopped, encode, encode_line
 from .history import History
 from .models import Run, committed_events
-from .pace import INTERVAL, PHASES
+from .pace import PHASES
 from .sources import AnswerContext, Source, events_of, values_of
 
 logger = logging.getLogger(__name__)
@@ -78,8 +78,8 @@ class RunningAnswer:
         self._source: Source = held.run.source if source is None else source
         self._call = call
         self._using = using
-        self.pace: Callable[[], float] = lambda: INTERVAL
-        """Returns the seconds between two commits."""
+        self.pace: Callable[[], float] | None = None
+        """Returns the seconds between two commits. None: as for other writers."""
         self._early_end: Stopped | Failed | None = None
         self._ending = asyncio.Event()
         self._waiting_since: float | None = None
@@ -160,7 +160,7 @@ class RunningAnswer:
     async def _produce(self) -> Finish | Failed | None:
         """Copy the source into the stream, and return the event that ends the answer. None: it is not ours any more."""
         run = str(self.run.pk)
-        writer = self.run.chat.stream.awriter(producer=self.run.producer, close=False, interval=INTERVAL)
+        writer = self.run.chat.stream.awriter(producer=self.run.producer, close=False)
         writer.core.appender.taken_over = self._taken_over
         writer.core.pace, writer.core.phase = self.pace, self.run.pk.int % PHASES / PHASES
         try:
