@@ -26,6 +26,9 @@ INSTALLED_NOX := $(VENV)/.installed-nox
 # LiteLLM brings forty packages and needs a newer certifi than the other tests. So it has an environment of its own.
 LITELLM := $(VENV)/litellm
 INSTALLED_LITELLM := $(LITELLM)/.installed
+# So have the packages that a benchmark measures beside this one.
+ALTERNATIVES := $(VENV)/alternatives
+INSTALLED_ALTERNATIVES := $(ALTERNATIVES)/.installed
 # Packages for Node and the browser: the conformance suite, and clients of browsers and of AI answers.
 INSTALLED_SUITE := $(SUITE)/node_modules/.installed
 INSTALLED_CLIENTS := $(addsuffix /node_modules/.installed,$(CLIENTS))
@@ -180,6 +183,11 @@ bench-production: $(INSTALLED) ## measure behind proxies, with tokens, on Postgr
 	@$(PYTHON) tools/ensure_system.py node npm wrk postgresql redis-server nginx
 	$(BIN)/python -m benchmarks.production $(ARGS)
 
+.PHONY: bench-alternatives
+bench-alternatives: $(INSTALLED) $(INSTALLED_ALTERNATIVES) ## messages to 500 readers, beside django-eventstream and groups of Channels
+	@$(PYTHON) tools/ensure_system.py postgresql redis-server
+	$(BIN)/python -m benchmarks.alternatives $(ARGS)
+
 .PHONY: bench-guard
 bench-guard: $(INSTALLED) ## five short rows of it against stored ratios to the ASGI ceiling; fails on a loss of 15 %
 	@$(PYTHON) tools/ensure_system.py wrk
@@ -226,6 +234,11 @@ $(INSTALLED_NOX): $(VENV_MADE) constraints.txt
 $(INSTALLED_LITELLM): $(VENV_MADE) tests/ai/litellm.txt
 	$(BIN)/python -m venv --clear $(LITELLM)
 	$(INSTALL) $(LITELLM) -r tests/ai/litellm.txt
+	@touch $@
+
+$(INSTALLED_ALTERNATIVES): $(VENV_MADE) benchmarks/alternatives.txt
+	$(BIN)/python -m venv --clear $(ALTERNATIVES)
+	$(INSTALL) $(ALTERNATIVES) -r benchmarks/alternatives.txt
 	@touch $@
 
 # The MySQL driver is compiled where it is installed, so only what needs it asks for it.

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from benchmarks import __main__ as benchmarks_main
-from benchmarks import ds_bench, production, targets
+from benchmarks import alternatives, ds_bench, production, targets
 from benchmarks.rows import BESIDE_ELECTRIC, ROWS, Better, select
 from tests.docs.pages import ROOT, section, table, tables
 
@@ -50,6 +50,13 @@ def test_the_shape_of_production_has_all_rows_and_limits() -> None:
         assert number(line[2]) == pytest.approx(ours / theirs, rel=0.02), line
         held = ours / theirs >= limit.least if limit.least is not None else ours / theirs <= (limit.most or 0)
         assert line[3] == ("holds" if held else "**missed**"), line
+
+
+def test_the_alternatives_are_those_of_the_program() -> None:
+    lines = table(section(PAGE, "Beside what a Django project would take instead"))
+    assert [line[0] for line in lines] == [shape.target.title for shape in alternatives.shapes()]
+    others = (ROOT / "benchmarks" / "alternatives.txt").read_text()
+    assert {"django-eventstream", "channels-redis"} <= set(re.findall(r"^[a-z-]+", others, re.MULTILINE))
 
 
 def test_the_rows_are_those_with_a_limit() -> None:

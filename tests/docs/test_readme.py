@@ -186,6 +186,19 @@ def test_the_figures_are_those_of_the_benchmarks(shown: str, measured: str) -> N
         assert number(cell) in (float(f"{value:.2g}"), round(value)), (cell, figure)
 
 
+def test_the_comparison_says_what_was_measured() -> None:
+    lines = table(section(BENCHMARKS, "Beside what a Django project would take instead"))
+    measured = {line[0]: line[1:] for line in lines}
+    (row,) = [row for row in table(section(README, "Compared with others")) if row[0].startswith("A message to 500")]
+    for cell, prefix in ((row[1], "this app, on SQLite"), (row[5], "django-eventstream"), (row[6], "Channels")):
+        figures = [values for title, values in measured.items() if title.startswith(prefix)]
+        delays = {round(number(values[0])) for values in figures}
+        shares = {round(number(values[3])) for values in figures}
+        delay, share = cell.split(";")
+        assert {int(text) for text in re.findall(r"\d+", delay)} == {min(delays), max(delays)}
+        assert {int(text) for text in re.findall(r"\d+", share)} == {min(shares), max(shares)}
+
+
 def test_what_it_says_of_the_shape_without_a_proxy_holds() -> None:
     (row,) = [row for row in table(section(BENCHMARKS, "Figures")) if row[0].startswith("append 100 B, one stream")]
     sqlite, postgresql, memory, files = map(number, row[2:6])
