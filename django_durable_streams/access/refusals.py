@@ -11,6 +11,9 @@ from .base import Permission
 from .rest_framework import RestFramework
 from .users import User
 
+PUBLIC_MODULE = "django_durable_streams.permissions"
+"""The module from which settings import the classes of this package."""
+
 logger = logging.getLogger("django_durable_streams.access")
 
 
@@ -24,7 +27,7 @@ def log_refusal(
         path: the path of a stream, the id of a subscription, or the prefix of a listing.
         user: the user as the server sees it. None counts as anonymous.
         request: the request, with the reasons of the classes that explain.
-        deciders: the names of the classes that have refused it. A class without a reason is named, too.
+        deciders: the dotted paths of the classes that have refused it. A class without a reason is named, too.
         reasons: further sentences, without secrets and line breaks. Empty ones are left out.
     """
     name = user.pk if getattr(user, "is_authenticated", False) else "anonymous"
@@ -37,6 +40,15 @@ def log_refusal(
 
 
 def name_of(permission: Permission) -> str:
-    """Return the name of a permission's class, with the one inside of a `RestFramework`, which decides."""
-    name = type(permission).__name__
+    """Return the dotted path of a permission's class, with the one inside of a `RestFramework`, which decides."""
+    name = dotted_path(type(permission))
     return f"{name}({name_of(permission.permission)})" if isinstance(permission, RestFramework) else name
+
+
+def dotted_path(kind: type) -> str:
+    """Return the module and the name of a class: two apps of a project may have classes of one name.
+
+    The classes of this package have the path that settings name.
+    """
+    module = PUBLIC_MODULE if kind.__module__.startswith(f"{__package__}.") else kind.__module__
+    return f"{module}.{kind.__qualname__}"

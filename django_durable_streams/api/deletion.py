@@ -34,9 +34,10 @@ def delete(streams: Sequence[StreamMethods], using: str, *, must_exist: bool = F
     if not streams:
         return 0, {}
     with snapshot_errors(), write_lock_of(using), _with_related_rows(using):
-        related_counts = related_rows.follow(streams, using)
         keys = [StreamKey(stream.path, stream.pk) for stream in streams]
+        # Before the rows: a receiver of the project may delete the stream of a deleted row, and has nothing to do then.
         count, commits = _delete(keys, using, must_exist=must_exist)
+        related_counts = related_rows.follow(streams, using)
     notify_on_commit(commits, using)
     return count, related_counts
 

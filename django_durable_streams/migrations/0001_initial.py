@@ -3,6 +3,7 @@
 import django.db.models.deletion
 import django.utils.timezone
 import django_durable_streams.models.fields
+import django_durable_streams.models.guard
 import django_durable_streams.models.identity
 from django.db import migrations, models
 
@@ -40,6 +41,7 @@ class Migration(migrations.Migration):
                 'default_permissions': (),
                 'base_manager_name': 'objects',
             },
+            bases=(django_durable_streams.models.guard.ReadOnlyRows, models.Model),
         ),
         migrations.CreateModel(
             name='SigningKey',
@@ -58,6 +60,7 @@ class Migration(migrations.Migration):
                 'default_permissions': (),
                 'base_manager_name': 'objects',
             },
+            bases=(django_durable_streams.models.guard.ReadOnlyRows, models.Model),
         ),
         migrations.CreateModel(
             name='Stream',
@@ -90,6 +93,7 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'streams',
                 'base_manager_name': 'objects',
             },
+            bases=(django_durable_streams.models.guard.ReadOnlyRows, models.Model),
         ),
         migrations.CreateModel(
             name='Retention',
@@ -110,6 +114,7 @@ class Migration(migrations.Migration):
                 'default_permissions': (),
                 'indexes': [models.Index(condition=models.Q(('trim_position__isnull', False)), fields=['stream'], name='retention_trimmed'), models.Index(condition=models.Q(('is_explicit', True)), fields=['is_explicit', 'stream'], name='retention_explicit')],
             },
+            bases=(django_durable_streams.models.guard.ReadOnlyRows, models.Model),
         ),
         migrations.CreateModel(
             name='StagedChunk',
@@ -128,6 +133,7 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'staged chunks',
                 'base_manager_name': 'objects',
             },
+            bases=(django_durable_streams.models.guard.ReadOnlyRows, models.Model),
         ),
         migrations.CreateModel(
             name='Producer',
@@ -144,6 +150,7 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'producers',
                 'base_manager_name': 'objects',
             },
+            bases=(django_durable_streams.models.guard.ReadOnlyRows, models.Model),
         ),
         migrations.CreateModel(
             name='Chunk',
@@ -161,6 +168,7 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'chunks',
                 'base_manager_name': 'objects',
             },
+            bases=(django_durable_streams.models.guard.ReadOnlyRows, models.Model),
         ),
         migrations.CreateModel(
             name='Subscription',
@@ -197,6 +205,7 @@ class Migration(migrations.Migration):
                 'base_manager_name': 'objects',
                 'indexes': [models.Index(condition=models.Q(('due_at__isnull', False)), fields=['due_at'], name='subscription_due_at')],
             },
+            bases=(django_durable_streams.models.guard.ReadOnlyRows, models.Model),
         ),
         migrations.CreateModel(
             name='SubscriptionLink',
@@ -221,6 +230,7 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'subscription links',
                 'base_manager_name': 'objects',
             },
+            bases=(django_durable_streams.models.guard.ReadOnlyRows, models.Model),
         ),
         migrations.AddIndex(
             model_name='stream',

@@ -9,7 +9,11 @@ is guarded, too.
 A project's proxy model may have any manager. `_GuardedOptions` is the place where Django asks for the managers of a
 model. So every manager of a guarded model makes querysets that only read, whichever class has brought it.
 
-This package writes by the statements of `store.sql`, and by `unguarded`.
+A migration's historical models have no methods of their models, but the bases that the migrations name. `ReadOnlyRows`
+is one of these. A row that a historical model wrote would have no generation, and so offsets of an earlier stream at
+its path, no deadline for its TTL, no links of subscriptions and no entry of the registry.
+
+This package writes by the statements of `store.sql`, and by `unguarded`. Its own migrations use the latter, too.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Never, TypeVar
 
+from django.apps import apps
 from django.db import models
 from django.db.models.manager import BaseManager
 from django.db.models.options import Options
@@ -80,7 +85,41 @@ class GuardedQuerySet(models.QuerySet[Row]):
     _update.queryset_only = False  # type: ignore[attr-defined]
 
 
-class GuardedModel(models.Model):
+class ReadOnlyRows:
+    """Refuses the writes of an instance. Not a model itself, so that migrations name it as a base: keep its path."""
+
+    if TYPE_CHECKING:
+        _meta: Any
+        _state: Any
+
+    def save(self, *args: Any, **options: Any) -> Never:
+        """Refuse. `instead` names the method to call."""
+        refuse(_model_of(self), "save", "add" if self._state.adding else "change")
+
+    def save_base(self, *args: Any, **options: Any) -> Never:
+        """Refuse."""
+        refuse(_model_of(self), "save_base", "add" if self._state.adding else "change")
+
+    def delete(self, *args: Any, **options: Any) -> tuple[int, dict[str, int]]:
+        """Refuse."""
+        refuse(_model_of(self), "delete", "delete")
+
+    def _save_table(self, raw: bool = False, *args: Any, **options: Any) -> Never:
+        # Called for a fixture, and for a model that inherits from this one with a table of its own.
+        if not raw:
+            refuse(_model_of(self), "save", "add")
+        label = self._meta.app_label
+        raise ReadOnlyModelError(
+            f"A fixture cannot restore rows of {self._meta.label}: it may be incomplete, or older than the rows. "
+            f"Leave them out (loaddata --exclude {label}), and move streams by `manage.py streams export` and `import`."
+        )
+
+    save.alters_data = True  # type: ignore[attr-defined]
+    save_base.alters_data = True  # type: ignore[attr-defined]
+    delete.alters_data = True  # type: ignore[attr-defined]
+
+
+class GuardedModel(ReadOnlyRows, models.Model):
     """A model whose rows only the protocol writes. Its Meta names a guarded manager as the `base_manager_name`."""
 
     instead: ClassVar[dict[str, str]]
@@ -89,27 +128,9 @@ class GuardedModel(models.Model):
     class Meta:
         abstract = True
 
-    def save(self, *args: Any, **options: Any) -> Never:
-        """Refuse. `instead` names the method to call."""
-        refuse(type(self), "save", "add" if self._state.adding else "change")
 
-    def save_base(self, *args: Any, **options: Any) -> Never:
-        """Refuse."""
-        refuse(type(self), "save_base", "add" if self._state.adding else "change")
-
-    def delete(self, *args: Any, **options: Any) -> tuple[int, dict[str, int]]:
-        """Refuse."""
-        refuse(type(self), "delete", "delete")
-
-    def _save_table(self, raw: bool = False, *args: Any, **options: Any) -> Never:
-        # Called for a fixture, and for a model that inherits from this one with a table of its own.
-        if not raw:
-            refuse(type(self), "save", "add")
-        label = self._meta.app_label
-        raise ReadOnlyModelError(
-            f"A fixture cannot restore rows of {self._meta.label}: it may be incomplete, or older than the rows. "
-            f"Leave them out (loaddata --exclude {label}), and move streams by `manage.py streams export` and `import`."
-        )
+def _model_of(row: ReadOnlyRows) -> type[models.Model]:
+    return type(row)  # type: ignore[return-value]  # a model has it among its bases
 
 
 def refuse(model: type[models.Model], method: str, kind: str) -> Never:
@@ -119,10 +140,28 @@ def refuse(model: type[models.Model], method: str, kind: str) -> Never:
         method: name of the refused method.
         kind: `add`, `change` or `delete`, a key of the model's `instead`.
     """
-    instead: dict[str, str] = getattr(model, "instead", {})
+    instead: dict[str, str] | None = getattr(model, "instead", None)
     raise ReadOnlyModelError(
-        f"{model._meta.object_name}.{method}() is refused, as it would bypass the protocol. {instead.get(kind, '')}"
+        f"{model._meta.object_name}.{method}() is refused, as it would bypass the protocol. "
+        f"{_instead_in_a_migration(model, kind) if instead is None else instead.get(kind, '')}"
     )
+
+
+def _instead_in_a_migration(model: type[models.Model], kind: str) -> str:
+    """Return the sentences for a historical model, which has no attributes of its model."""
+    name = _concrete(model)._meta.object_name
+    try:
+        instead: dict[str, str] = getattr(apps.get_model(_concrete(model)._meta.label), "instead", {})
+    except LookupError:  # a later version of this app has no such model
+        instead = {}
+    return (
+        "It is a historical model of a migration, which can only read. Import the model instead: "
+        f"from django_durable_streams.models import {name}. {instead.get(kind, '')}"
+    )
+
+
+def _concrete(model: type[models.Model]) -> type[models.Model]:
+    return model._meta.concrete_model or model
 
 
 class _GuardedManager(BaseManager[Any]):
@@ -190,7 +229,7 @@ def _unpickled(kind: type[models.QuerySet[Any]]) -> models.QuerySet[Any]:
 
 
 def _guard_managers(sender: type[models.Model], **kwargs: Any) -> None:
-    if issubclass(sender, GuardedModel):
+    if issubclass(sender, ReadOnlyRows):
         sender._meta.__class__ = _GuardedOptions
         sender._meta._expire_cache(reverse=False)  # type: ignore[attr-defined]
 

@@ -177,7 +177,8 @@ async def test_a_refusal_is_logged_once_and_without_what_must_stay_secret(
     (record,) = [entry for entry in caplog.records if entry.name == "django_durable_streams.access"]
     assert record.levelname == "WARNING"
     assert record.getMessage() == (
-        "read of a is refused to user anonymous at 127.0.0.1 by ModelPermissions, SignedURLs. "
+        "read of a is refused to user anonymous at 127.0.0.1 by django_durable_streams.permissions.ModelPermissions, "
+        "django_durable_streams.permissions.SignedURLs. "
         "The user has no permission durable_streams.view_stream. "
         "The signature of the URL is wrong: it is for another path, or was made with another SECRET_KEY. "
         "The session cookie (sessionid) leads to no user here."

@@ -183,7 +183,8 @@ async def test_reasons_of_all_classes_and_of_the_project_are_logged(
     classes = [{"CLASS": f"{PACKAGE}.Owner", "OWNER": "users/{user.pk}/**"}, f"{__name__}.Reasonable"]
     with override_streams(PERMISSION_CLASSES=classes):
         line, body = await refused(client, caplog, "")
-    assert " by Owner, Reasonable. OWNER is for users who are logged in. The room is 100% full. The request" in line
+    assert f" by {PACKAGE}.Owner, {__name__}.Reasonable. OWNER is for users who are logged in. The room is" in line
+    assert " The room is 100% full. The request" in line
     assert b"100%" not in body
 
 
@@ -337,12 +338,15 @@ class SilentByException(Silent):
 @pytest.mark.parametrize(
     ("classes", "named"),
     [
-        (f"{__name__}.Silent", "Silent"),
-        (f"{__name__}.SilentInMemory", "SilentInMemory"),
-        (f"{__name__}.SilentByException", "SilentByException"),
-        ([f"{PACKAGE}.SignedURLs", f"{__name__}.Silent"], "SignedURLs, Silent"),
-        ([f"{__name__}.SilentInMemory", f"{PACKAGE}.SignedURLs"], "SilentInMemory, SignedURLs"),
-        ({"CLASS": f"{PACKAGE}.RestFramework", "PERMISSION": f"{__name__}.Silent"}, "RestFramework(Silent)"),
+        (f"{__name__}.Silent", f"{__name__}.Silent"),
+        (f"{__name__}.SilentInMemory", f"{__name__}.SilentInMemory"),
+        (f"{__name__}.SilentByException", f"{__name__}.SilentByException"),
+        ([f"{PACKAGE}.SignedURLs", f"{__name__}.Silent"], f"{PACKAGE}.SignedURLs, {__name__}.Silent"),
+        ([f"{__name__}.SilentInMemory", f"{PACKAGE}.SignedURLs"], f"{__name__}.SilentInMemory, {PACKAGE}.SignedURLs"),
+        (
+            {"CLASS": f"{PACKAGE}.RestFramework", "PERMISSION": f"{__name__}.Silent"},
+            f"{PACKAGE}.RestFramework({__name__}.Silent)",
+        ),
     ],
 )
 async def test_the_log_names_the_classes_that_refuse_also_without_a_reason(

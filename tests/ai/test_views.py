@@ -137,7 +137,8 @@ async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(
             who = "anonymous" if name is None else (await User.objects.aget(username=name)).pk
             session = "" if name else " The request has no session cookie (sessionid)."
             assert refusals(caplog) == [
-                f"{action} of shared/c1 is refused to user {who} at 127.0.0.1 by Shared (AI_PERMISSION_CLASS).{session}"
+                f"{action} of shared/c1 is refused to user {who} at 127.0.0.1 "
+                f"by {__name__}.shared_paths.<locals>.Shared (AI_PERMISSION_CLASS).{session}"
                 for action in ("write", "read", "read", "stop", "read", "read", "read")
             ]
     assert not await Run.objects.aexists()

@@ -1,19 +1,18 @@
-"""docs/howto/rooms.md, followed as it is written after the tutorial's chat, and looked at in a browser."""
+"""docs/howto/rooms.md, followed as it is written in a new project, and looked at in a browser."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser.test_tutorial import log_in, say, shows
+from tests.browser.test_tutorial import log_in, log_in_again, say, shows
 from tests.browser.visitor import Visitor
 from tests.docs.pages import ROOT, blocks
-from tests.docs.walk import LANGUAGES, Walk, environment, steps
+from tests.docs.walk import LANGUAGES, Walk, environment
 
 pytestmark = pytest.mark.browser
 
 PAGE = ROOT / "docs" / "howto" / "rooms.md"
-IN_A_SHELL = "from chat.models import Room; room = Room.objects.get();"
 
 
 def status_of(visitor: Visitor, url: str, options: str = "{}") -> int:
@@ -23,7 +22,6 @@ def status_of(visitor: Visitor, url: str, options: str = "{}") -> int:
 
 def test_rooms_with_members(chromium: Any, tmp_path: Path) -> None:
     walk = Walk(tmp_path, environment())
-    walk.prepare(steps("chat"))
     walk.prepare(blocks(PAGE, *LANGUAGES))
     in_a_shell(walk, "room.stream.append_many({'author': 'ada', 'text': str(n)} for n in range(120))")
     path = in_a_shell(walk, "print(room.stream.path)").strip()
@@ -51,8 +49,35 @@ def test_rooms_with_members(chromium: Any, tmp_path: Path) -> None:
         say(grace, "Earl Grey, please.")
         ada.page.get_by_text("Earl Grey, please.").wait_for()
         lose_the_login(grace)
+        log_in_again(grace, "grace")
+        grace.page.get_by_role("button", name="Send").click()
+        ada.page.get_by_text("Is there milk?").wait_for()
+        delete_the_room(ada, walk)
         ada.context.close()
         grace.context.close()
+
+
+def delete_the_room(ada: Visitor, walk: Walk) -> None:
+    """In the admin, alone and among others: its messages go, too."""
+    in_a_shell(walk, "Room.objects.create(name='Garden'); Room.objects.create(name='Cellar')", "")
+    assert left(walk) == ["3", "3"]
+    ada.page.goto("/admin/rooms/room/1/delete/")
+    ada.page.get_by_role("button", name="Yes").click()
+    ada.page.wait_for_url("**/admin/rooms/room/")
+    assert left(walk) == ["2", "2"]
+    ada.page.locator("#action-toggle").check()
+    ada.page.locator("select[name=action]").select_option("delete_selected")
+    ada.page.get_by_role("button", name="Go").click()
+    ada.page.get_by_role("button", name="Yes").click()
+    ada.page.get_by_text("Successfully deleted 2 rooms").wait_for()
+    assert left(walk) == ["0", "0"]
+
+
+def left(walk: Walk) -> list[str]:
+    code = (
+        "from django_durable_streams.models import Stream; print(Room.objects.count(), Stream.objects.alive().count())"
+    )
+    return in_a_shell(walk, code, "").split()
 
 
 def lose_the_login(visitor: Visitor) -> None:
@@ -66,5 +91,5 @@ def lose_the_login(visitor: Visitor) -> None:
     assert visitor.page.locator("#messages input").count() == 0
 
 
-def in_a_shell(walk: Walk, code: str) -> str:
-    return walk.run(f'python manage.py shell --verbosity 0 -c "{IN_A_SHELL} {code}"')
+def in_a_shell(walk: Walk, code: str, room: str = "room = Room.objects.get();") -> str:
+    return walk.run(f'python manage.py shell --verbosity 0 -c "from rooms.models import Room; {room} {code}"')

@@ -23,6 +23,25 @@ def log_in(chromium: Any, url: str, name: str) -> Visitor:
     return visitor
 
 
+def log_in_again(visitor: Visitor, name: str = "ada") -> None:
+    """Log in in another tab, which changes the CSRF token. The open page has the old one."""
+    old = token_of(visitor)
+    other = visitor.context.new_page()
+    other.goto("/login/")
+    other.locator("#id_username").fill(name)
+    other.locator("#id_password").fill("tea")
+    other.get_by_role("button", name="Log in").click()
+    other.wait_for_url("**/")
+    other.close()
+    assert token_of(visitor) != old
+
+
+def token_of(visitor: Visitor) -> str:
+    """Return the CSRF token in the visitor's cookie."""
+    tokens: str = visitor.page.evaluate("document.cookie")
+    return tokens
+
+
 def say(visitor: Visitor, text: str) -> None:
     visitor.page.get_by_label("Your message").fill(text)
     visitor.page.get_by_role("button", name="Send").click()
@@ -70,6 +89,9 @@ def build_a_chat(chromium: Any, walk: Walk) -> None:
         say(ada, "Still here?")
         ada.page.get_by_text("Log in again.").wait_for()
         assert ada.page.get_by_label("Your message").input_value() == "Still here?"
+        log_in_again(ada)
+        ada.page.get_by_role("button", name="Send").click()
+        shows(grace, *said, "grace Thank you.", "ada Still here?")
     ada.context.close()
     grace.context.close()
     lose_the_place_of_the_chat(chromium, walk)
@@ -174,6 +196,10 @@ def press_a_button(chromium: Any, walk: Walk) -> None:
         for other in (ada, grace):
             board_shows(other.page, "Earl Grey served", f"Chai {state}")
     assert (ada.complaints, grace.complaints) == ([], [])
+    log_in_again(ada)
+    with ada.page.expect_response("**/advance/") as response:
+        ada.page.get_by_role("button", name="Next state").first.click()
+    assert response.value.status == 204
     ada.context.clear_cookies(name="csrftoken")
     ada.page.get_by_role("button", name="Next state").first.click()
     ada.page.get_by_text("The order was not changed (403).").wait_for()

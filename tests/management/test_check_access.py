@@ -1,7 +1,9 @@
 """`manage.py streams check-access`: it answers as a request would be, and says why."""
 
+import sys
 from contextlib import nullcontext, suppress
 from io import StringIO
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -352,3 +354,15 @@ def test_nothing_is_written(ada: User) -> None:
 def test_wrong_arguments_are_refused(arguments: tuple[str, ...], named: str) -> None:
     with pytest.raises(CommandError, match=named):
         streams("check-access", *arguments)
+
+
+def test_two_classes_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("other_permissions")
+    module.ByHeader = type("ByHeader", (StreamPermission,), {})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    output = StringIO()
+    classes = [f"{PACKAGE}.SignedURLs", f"{__name__}.ByHeader", f"{module.__name__}.ByHeader"]
+    with override_streams(PERMISSION_CLASSES=classes), suppress(CommandError):
+        call_command("streams", "check-access", "read", "a", stdout=output)
+    names = [line.split()[1].rstrip(":") for line in output.getvalue().splitlines() if line.startswith("no ")]
+    assert names == ["SignedURLs", *classes[1:]]

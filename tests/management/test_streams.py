@@ -17,6 +17,7 @@ from django_durable_streams.management.streams import append, base, delete, prun
 from django_durable_streams.management.streams.table import SUBCOMMANDS
 from django_durable_streams.models import Chunk, DatabaseIdentity, Stream
 from django_durable_streams.store.operations import MoveEntries
+from django_durable_streams.store.upkeep import related_rows
 from django_durable_streams.store.upkeep.sweeping import Swept
 from django_durable_streams.store.write import group_commit
 from tests.management.commands import rows, rows_and_notes, streams
@@ -839,6 +840,60 @@ def test_prune_keeps_a_stream_that_a_row_protects_and_deletes_the_others(make: M
     assert (counts["deleted"], counts["left"]) == (4, 1)
     assert [stream.path for stream in Stream.objects.all()] == ["a/3"]
     assert text_of("a/3") == [b"x"]
+
+
+def _unused_streams_with_rows(make: Make) -> tuple[Any, Any, Any]:
+    """Five unused streams, one that rows protect, one that has expired: all of them have rows but one."""
+    room, bookmark, guard = (
+        make("Room", models.CASCADE),
+        make("Bookmark", models.SET_NULL),
+        make("Lock", models.PROTECT),
+    )
+    line = make("Line", models.CASCADE, room=models.ForeignKey(room, models.CASCADE, related_name="+"))
+    for path in ("a/0", "a/1", "a/2", "a/3", "a/none", "b/expired"):
+        stream = Stream.objects.create(path=path)
+        if path != "a/none":
+            one = room.objects.create(stream=stream)
+            line.objects.bulk_create([line(room=one), line(room=one, stream=stream)])
+            bookmark.objects.create(stream=stream)
+    guard.objects.create(stream=Stream.objects.get(path="a/3"))
+    Stream.objects.unguarded().update(created_at=timezone.now() - timedelta(days=40))
+    Stream.objects.unguarded().filter(path="b/expired").update(deadline=clock.now() - timedelta(seconds=1))
+    return room, line, bookmark
+
+
+def test_prune_counts_the_rows_of_the_project_that_follow_their_streams(make: Make) -> None:
+    room, line, bookmark = _unused_streams_with_rows(make)
+    command = ("prune", "a/*", "--idle", "30d")
+    expected = {"sessions.Room": 4, "sessions.Line": 8}, {"sessions.Bookmark": 4}
+    counts = rows(*command, "--dry-run")[0]
+    assert (counts["deleted_rows"], counts["changed_rows"], counts["all_rows_counted"]) == (*expected, True)
+    printed = streams(*command, "--dry-run").splitlines()[0]
+    assert "8 rows of sessions.Line would be deleted with their streams." in printed
+    assert "4 rows of sessions.Bookmark would be changed, as their on_delete says." in printed
+    assert (room.objects.count(), line.objects.count(), bookmark.objects.filter(stream=None).count()) == (5, 10, 0)
+
+    printed = streams(*command, "--no-input")
+    assert "4 rows of sessions.Room were deleted with their streams." in printed
+    assert "8 rows of sessions.Line were deleted with their streams." in printed
+    assert "4 rows of sessions.Bookmark were changed, as their on_delete says." in printed
+    assert (room.objects.count(), line.objects.count(), bookmark.objects.filter(stream=None).count()) == (1, 2, 4)
+    assert "rows" not in streams("prune").replace("held by other rows", "")
+
+
+@pytest.mark.parametrize(("streams_limit", "rows_limit"), [(1, 1000), (5000, 2), (5000, 4)])
+def test_a_dry_run_does_not_count_all_rows_of_huge_tables(
+    make: Make, monkeypatch: pytest.MonkeyPatch, streams_limit: int, rows_limit: int
+) -> None:
+    _unused_streams_with_rows(make)
+    monkeypatch.setattr(prune, "STREAMS_PER_TRANSACTION", 2)
+    monkeypatch.setattr(related_rows, "MAX_STREAMS", streams_limit)
+    monkeypatch.setattr(related_rows, "MAX_ROWS", rows_limit)
+    command = ("prune", "a/*", "--idle", "30d", "--dry-run")
+    counts = rows(*command)[0]
+    assert not counts["all_rows_counted"]
+    assert counts["deleted_rows"].get("sessions.Room", 0) < 4
+    assert ("too many to count" if rows_limit == 2 else "At least ") in streams(*command)
 
 
 @pytest.mark.parametrize("is_referred_to", [False, True])

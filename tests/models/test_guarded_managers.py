@@ -202,12 +202,6 @@ def test_migrations_know_the_managers_by_their_own_classes() -> None:
     assert manager.deconstruct()[1] == f"{__name__}.Migrated"
 
 
-def test_historical_models_of_migrations_are_not_guarded() -> None:
-    """A migration changes the tables as it has to."""
-    state = ModelState.from_model(Stream)
-    assert state.bases == (models.Model,)
-
-
 def test_a_model_with_a_table_of_its_own_is_an_error_of_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     meta = type("Meta", (), {"app_label": LABEL})
     members = {"objects": models.Manager(), "Meta": meta, "__module__": __name__}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -108,17 +109,21 @@ status is 1 if the action is refused.
                 }
             )
         else:
-            console.write_lines([*map(_line, answers), *notes, *([verdict] if is_allowed else ())])
+            console.write_lines([*_lines(answers), *notes, *([verdict] if is_allowed else ())])
         if not is_allowed:
             console.flush()
             raise CommandError(verdict)
 
 
-def _line(answer: Answer) -> str:
-    name = answer.permission.rpartition(".")[2]
-    if answer.is_allowed:
-        return f"yes  {name}"
-    return f"no   {name}: {' '.join(answer.reasons) or 'it returns False, and gives no reason.'}"
+def _lines(answers: Sequence[Answer]) -> Iterator[str]:
+    """Yield a line for each class, with its dotted path where another class has the same name."""
+    names = [answer.permission.rpartition(".")[2] for answer in answers]
+    for name, answer in zip(names, answers, strict=True):
+        shown = name if names.count(name) == 1 else answer.permission
+        if answer.is_allowed:
+            yield f"yes  {shown}"
+        else:
+            yield f"no   {shown}: {' '.join(answer.reasons) or 'it returns False, and gives no reason.'}"
 
 
 def _path_note(action: Action, path: str) -> str:

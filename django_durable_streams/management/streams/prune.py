@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import NamedTuple
 
 from django.core.management.base import CommandError
@@ -18,7 +19,7 @@ from ...models import Stream, StreamQuerySet
 from ...protocol.globs import Glob, glob
 from ...runtime.write_lock import write_lock
 from ...store.sql.ids import has_id
-from ...store.upkeep import retention, sweeping
+from ...store.upkeep import related_rows, retention, sweeping
 from .base import (
     Console,
     Options,
@@ -80,20 +81,19 @@ streams prune 'jobs/**' --closed --idle 7d --no-input
         count, left_out = unused.counts() if deletes else (0, 0)
         note_left_out(console, left_out)
         if options["dry_run"]:
-            _report(console, count, sweeping.waiting(console.using), dry_run=True)
+            ids = unused.portions() if count else iter(())
+            waiting = sweeping.waiting_ids(console.using, STREAMS_PER_TRANSACTION)
+            rows, is_complete = related_rows.preview(chain(ids, waiting), console.using)
+            would = _Changes(count, sweeping.waiting(console.using), rows, is_complete)
+            _report(console, would, dry_run=True)
             write_some(console, _named(unused if count else None, console.using))
             return
-        forbidden = 0
         if count:
             console.confirm(f"Delete {counted(count, 'stream')}?", options)
-            with progress(console, "streams deleted", count) as counting:
-                count = 0
-                for ids in unused.portions():
-                    deleted, kept = unused.delete(ids)
-                    count, forbidden = count + deleted, forbidden + kept
-                    counting.add(len(ids))
-        swept = _sweep(console)
-        _report(console, count, swept._replace(left=swept.left + forbidden), dry_run=False)
+        with related_rows.counting() as rows:
+            deleted, forbidden = _delete(console, unused, count) if count else (0, 0)
+            swept = _sweep(console)
+        _report(console, _Changes(deleted, swept._replace(left=swept.left + forbidden), rows), dry_run=False)
 
 
 class _Unused(NamedTuple):
@@ -167,6 +167,26 @@ class _Unused(NamedTuple):
             yield [key for key in matching if key[1] not in spared], len(spared)
 
 
+class _Changes(NamedTuple):
+    """What a run changes, or would change."""
+
+    deleted: int
+    swept: sweeping.Swept
+    rows: related_rows.RowCounts
+    are_all_rows_counted: bool = True
+
+
+def _delete(console: Console, unused: _Unused, expected: int) -> tuple[int, int]:
+    """Delete the unused streams. Return their number, and the number of streams that rows of the project protect."""
+    count = forbidden = 0
+    with progress(console, "streams deleted", expected) as counting:
+        for ids in unused.portions():
+            deleted, kept = unused.delete(ids)
+            count, forbidden = count + deleted, forbidden + kept
+            counting.add(len(ids))
+    return count, forbidden
+
+
 def _named(unused: _Unused | None, using: str) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield the line and the values of each stream that would go. A stream that is purged has lost its path before."""
     if unused is not None:
@@ -204,14 +224,19 @@ def _sweep(console: Console) -> sweeping.Swept:
     return sweeping.Swept(expired, removed, purged, left)
 
 
-def _report(console: Console, deleted: int, swept: sweeping.Swept, *, dry_run: bool) -> None:
+def _report(console: Console, changes: _Changes, *, dry_run: bool) -> None:
+    swept, rows = changes.swept, changes.rows
     console.write(
-        " ".join(_sentences(deleted, swept, dry_run)) or "Nothing to delete.",
-        deleted=deleted,
+        " ".join([*_sentences(changes.deleted, swept, dry_run), *_sentences_about_rows(changes, dry_run)])
+        or "Nothing to delete.",
+        deleted=changes.deleted,
         expired=swept.expired,
         removed=swept.removed,
         purged=swept.purged,
         left=swept.left,
+        deleted_rows=dict(rows.deleted),
+        changed_rows=dict(rows.changed),
+        all_rows_counted=changes.are_all_rows_counted,
         dry_run=dry_run,
     )
 
@@ -232,3 +257,17 @@ def _sentences(deleted: int, swept: sweeping.Swept, dry_run: bool) -> Iterator[s
     if swept.left:
         are = "is" if swept.left == 1 else "are"
         yield f"{counted(swept.left, 'stream')} {are} held by other rows or transactions."
+
+
+def _sentences_about_rows(changes: _Changes, dry_run: bool) -> Iterator[str]:
+    """Yield a sentence for each model of the project whose rows follow their streams, by their `on_delete`."""
+    at_least = "" if changes.are_all_rows_counted else "At least "
+    for counts, deed in (
+        (changes.rows.deleted, "deleted with their streams"),
+        (changes.rows.changed, "changed, as their on_delete says"),
+    ):
+        for label, count in sorted(counts.items()):
+            was = "would be" if dry_run else "was" if count == 1 else "were"
+            yield f"{at_least}{counted(count, 'row')} of {label} {was} {deed}."
+    if not (changes.are_all_rows_counted or changes.rows.deleted or changes.rows.changed):
+        yield "The rows of the project that refer to them are too many to count."

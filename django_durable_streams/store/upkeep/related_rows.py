@@ -6,13 +6,50 @@ forks, and housekeeping deletes the other rows of a removed stream.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
-from django.db.models import Model, QuerySet
+from django.apps import apps
+from django.db.models import Model, ProtectedError, QuerySet, RestrictedError
 from django.db.models.deletion import Collector, get_candidate_relations_to_delete
 
 from ...models import Stream
+from ..sql.ids import has_id
+
+MAX_STREAMS, MAX_ROWS = 5_000, 20_000
+"""How many streams, and rows that refer to them, `preview` looks at."""
+
+
+class RowCounts(NamedTuple):
+    """The numbers of rows of the project, by the labels of their models, at the deletion of streams."""
+
+    deleted: Counter[str]
+    changed: Counter[str]
+    """Rows that stay and are changed, as by `SET_NULL`."""
+
+    def add(self, deleted: Iterable[tuple[str, int]], changed: Iterable[tuple[str, int]]) -> None:
+        """Add some rows. Those of automatic tables of many-to-many fields are left out."""
+        for counts, numbers in ((self.deleted, deleted), (self.changed, changed)):
+            for label, number in numbers:
+                if number and not apps.get_model(label)._meta.auto_created:
+                    counts[label] += number
+
+
+_counts: ContextVar[RowCounts | None] = ContextVar("durable_streams_related_rows", default=None)
+
+
+@contextmanager
+def counting() -> Iterator[RowCounts]:
+    """Count the rows that `follow` deletes and changes in this block."""
+    counts = RowCounts(Counter(), Counter())
+    token = _counts.set(counts)
+    try:
+        yield counts
+    finally:
+        _counts.reset(token)
 
 
 def follow(streams: Sequence[Model], using: str) -> dict[str, int]:
@@ -30,13 +67,83 @@ def follow(streams: Sequence[Model], using: str) -> dict[str, int]:
     """
     if not are_there():
         return {}
+    collector = _collected(streams, using)
+    total = _counts.get()
+    changed = list(_changed(collector)) if total is not None else []
+    _, counts = collector.delete()
+    if total is not None:
+        total.add(counts.items(), changed)
+    return counts
+
+
+def preview(portions: Iterable[Sequence[int]], using: str) -> tuple[RowCounts, bool]:
+    """Count the rows that would follow some streams, without a change.
+
+    Args:
+        portions: ids of streams, portion by portion.
+        using: alias of the database.
+
+    Returns:
+        The counts, and whether they are complete: `MAX_STREAMS` and `MAX_ROWS` bound the work. Rows that forbid a
+        deletion, and rows of the same streams, do not count.
+    """
+    counts = RowCounts(Counter(), Counter())
+    if not are_there():
+        return counts, True
+    seen = 0
+    for ids in portions:
+        if seen >= MAX_STREAMS or counts.deleted.total() + counts.changed.total() >= MAX_ROWS:
+            return counts, False
+        seen += len(ids)
+        if not _preview(ids, using, counts):
+            return counts, False
+    return counts, True
+
+
+def _preview(ids: Sequence[int], using: str, counts: RowCounts) -> bool:
+    """Count the rows that would follow some streams, and return whether there are not too many."""
+    streams = Stream.objects.using(using).filter(has_id("id", ids, using))
+    numbers = [rows[: MAX_ROWS + 1].count() for rows in _referring(streams, using)]
+    if sum(numbers) > MAX_ROWS and len(ids) == 1:
+        return False
+    try:
+        collector = _collected(list(streams.defer("lineage")), using) if 0 < sum(numbers) <= MAX_ROWS else None
+    except (ProtectedError, RestrictedError):
+        if len(ids) == 1:
+            return True
+    else:
+        if collector is not None:
+            counts.add(_deleted(collector), _changed(collector))
+        if sum(numbers) <= MAX_ROWS:
+            return True
+    middle = len(ids) // 2
+    return _preview(ids[:middle], using, counts) and _preview(ids[middle:], using, counts)
+
+
+def _collected(streams: Sequence[Model], using: str) -> OthersCollector:
     collector = OthersCollector(using=using)
     collector.collect(streams)
     # The streams are removed in another way: their rows stay until the purge.
     for model in [model for model in collector.data if issubclass(model, Stream)]:
         del collector.data[model]
-    _, counts = collector.delete()
-    return counts
+    return collector
+
+
+def _deleted(collector: Any) -> Iterator[tuple[str, int]]:
+    for model, instances in collector.data.items():
+        yield model._meta.label, len(instances)
+    queries: dict[str, Any] = {}
+    for query in collector.fast_deletes:  # a row that two keys lead to is in two of them
+        label = query.model._meta.label
+        queries[label] = queries[label] | query if label in queries else query
+    for label, query in queries.items():
+        yield label, query.count()
+
+
+def _changed(collector: Any) -> Iterator[tuple[str, int]]:
+    for (field, _), groups in collector.field_updates.items():
+        for rows in groups:
+            yield field.model._meta.label, rows.count() if isinstance(rows, QuerySet) else len(rows)
 
 
 def are_there() -> bool:
@@ -49,12 +156,15 @@ def refer_to(streams: QuerySet[Stream], using: str) -> bool:
 
     `follow` needs the streams as objects, which takes longer than the deletion of their rows.
     """
+    return any(rows.exists() for rows in _referring(streams, using))
+
+
+def _referring(streams: QuerySet[Stream], using: str) -> Iterator[QuerySet[Any]]:
+    """Yield the rows of each model that refer to one of some streams."""
     relations: Any = get_candidate_relations_to_delete(Stream._meta)  # type: ignore[arg-type]
-    return any(
-        QuerySet(relation.related_model, using=using).filter(**{f"{relation.field.name}__in": streams}).exists()
-        for relation in relations
-        if not _is_own(relation.related_model)
-    )
+    for relation in relations:
+        if not _is_own(relation.related_model):
+            yield QuerySet(relation.related_model, using=using).filter(**{f"{relation.field.name}__in": streams})
 
 
 def _is_own(model: Any) -> bool:

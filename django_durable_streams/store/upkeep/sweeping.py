@@ -46,6 +46,16 @@ def waiting_paths(using: str) -> Iterator[tuple[str, str]]:
             yield path or "", outcome
 
 
+def waiting_ids(using: str, portion: int) -> Iterator[list[int]]:
+    """Yield the ids of the streams that wait, in portions."""
+    streams = Stream.objects.using(using)
+    for query in (streams.expired(clock.now()), removal.unneeded_streams(using), streams.purgeable()):
+        keys, after = query.order_by("id").values_list("pk", flat=True), 0
+        while ids := list(keys.filter(pk__gt=after)[:portion]):
+            yield ids
+            after = ids[-1]
+
+
 def sweep(using: str) -> Iterator[Swept]:
     """Expire, remove and purge all streams that wait for it, and yield what each portion has led to."""
     yield from _expire(using)

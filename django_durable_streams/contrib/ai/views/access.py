@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from django.http import HttpRequest
 
 from ....access.access_request import AccessRequest
-from ....access.refusals import log_refusal
+from ....access.refusals import dotted_path, log_refusal
 from ....protocol.errors import StreamExists
 from ....runtime.thread_pool import ThreadPool
 from ....server.django_requests import DjangoRequest
@@ -89,7 +89,9 @@ def _denied(request: HttpRequest, user: Any, path: str, action: Action) -> Refus
     """Log that the permission refuses a request, and return the error, which does not say whether there is a chat."""
     access_request = AccessRequest(DjangoRequest(request, path))
     reasons = [] if getattr(user, "is_authenticated", False) else [access_request.session_failure]
-    log_refusal(action, path, user, access_request, [f"{type(permission()).__name__} (AI_PERMISSION_CLASS)"], reasons)
+    log_refusal(
+        action, path, user, access_request, [f"{dotted_path(type(permission()))} (AI_PERMISSION_CLASS)"], reasons
+    )
     return Refused(HTTPStatus.FORBIDDEN, DENIED)
 
 

@@ -31,7 +31,9 @@ const newId = () => `m-${[...crypto.getRandomValues(new Uint32Array(3))].map((pa
 // Requests
 
 async function post(url, body, headers = {}) {
-  const token = document.querySelector("[name=csrfmiddlewaretoken]").value;
+  // A login in another tab changes the token. The cookie has the new one.
+  const cookie = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/);
+  const token = cookie?.[1] ?? document.querySelector("[name=csrfmiddlewaretoken]").value;
   const response = await fetch(url, { method: "POST", headers: { "X-CSRFToken": token, ...headers }, body });
   if (response.ok) return response;
   const reason = await response.json().then(({ error }) => error, () => response.statusText);
