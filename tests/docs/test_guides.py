@@ -31,7 +31,8 @@ SETTINGS = [
     block
     for page in sorted(HOWTO.glob("*.md"))
     for block in blocks(page, "python")
-    if re.search(rf"^{SETTING} = ", block.text, re.MULTILINE)
+    # `test_rooms_guide` follows the guide on rooms, whose settings need the ones of its project.
+    if re.search(rf"^{SETTING} = ", block.text, re.MULTILINE) and page.name != "rooms.md"
 ]
 
 

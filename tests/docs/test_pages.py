@@ -28,7 +28,7 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
 # Apps that the tutorial makes. It is followed as a whole (tests/browser/test_tutorial.py).
-TUTORIAL_APPS = ("chat", "notes", "orders", "shop")
+TUTORIAL_APPS = ("chat", "rooms", "notes", "orders", "shop")
 APPLICATIONS = [block for block in PYTHON if re.search(r"^application = ", block.text, re.MULTILINE)]
 
 
@@ -155,7 +155,7 @@ async def test_applications_serve_streams(block: Block) -> None:
 
 
 def test_there_are_applications_to_test() -> None:
-    assert len(APPLICATIONS) == 6
+    assert len(APPLICATIONS) == 7
 
 
 def test_the_urls_with_a_login_refuse_others(settings: Any) -> None:
