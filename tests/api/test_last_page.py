@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_durable_streams.models import Chunk, Stream
+from django_durable_streams.models.methods import LAST_PAGE_BYTES
 from django_durable_streams.protocol.errors import (
     InvalidHeader,
     InvalidOffset,
@@ -317,14 +318,14 @@ def test_pages_of_any_size_have_each_value_once(messages: list[Any], count: int,
     assert json.dumps(list(stream.read())) == json.dumps(messages)
 
 
-def check_pages(stream: Stream, count: int, **limits: int) -> None:
+def check_pages(stream: Stream, count: int, max_bytes: int = LAST_PAGE_BYTES) -> None:
     expected = list(stream.read())
-    page = stream.read_last(count, **limits)
-    if not limits:
+    page = stream.read_last(count, max_bytes=max_bytes)
+    if max_bytes == LAST_PAGE_BYTES:
         assert page.messages == expected[-count:]
     assert list(stream.read(page.next_offset)) == []
     earlier = page.messages
     while page.has_earlier:
-        page = stream.read_last(count, before=page.offset, **limits)
+        page = stream.read_last(count, before=page.offset, max_bytes=max_bytes)
         earlier = page.messages + earlier
     assert earlier == expected
