@@ -22,6 +22,7 @@ from ..runtime.database_errors import may_pass
 from ..runtime.monitor import monitor_for
 from ..runtime.project_connections import close_other_connections
 from ..runtime.results import as_failure
+from . import workers
 
 logger = logging.getLogger("django_durable_streams.access")
 
@@ -39,16 +40,26 @@ async def answer_of(method: Callable[[], Any], first: Awaitable[Any] | None = No
         first: what it has returned, if it was called already.
 
     Raises:
-        ServiceUnavailable: the database does not answer (503).
+        ServiceUnavailable: the database does not answer, or the method does not within `ANSWER_SECONDS` (503).
     """
     try:
-        answer = await _ask(method, first)
+        answer = await _ask_in_time(method, first)
     except Exception:
         await _drop_broken()
         raise
-    if not answer:
+    if answer is not True:
         await _drop_broken()
     return answer
+
+
+async def _ask_in_time(method: Callable[[], Any], first: Awaitable[Any] | None) -> Any:
+    try:
+        async with asyncio.timeout(workers.ANSWER_SECONDS) as deadline:
+            return await _ask(method, first)
+    except TimeoutError:
+        if not deadline.expired():  # the method has raised it
+            raise
+        raise workers.no_answer() from None
 
 
 async def _ask(method: Callable[[], Any], first: Awaitable[Any] | None) -> Any:

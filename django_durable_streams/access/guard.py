@@ -39,6 +39,7 @@ from .permission_checks import (
 from .rates import RateLimits
 from .refusals import log_refusal, name_of
 from .users import User, anonymous
+from .verdicts import allows
 
 if TYPE_CHECKING:
     from ..protocol.messages import Request
@@ -258,7 +259,7 @@ class Guard:
                     granted = await asyncio.ensure_future(answer_of(ask, granted))
             except exceptions.PermissionDenied:
                 continue
-            if granted:
+            if allows(granted, action.method):
                 return True
         return False
 

@@ -14,16 +14,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
+from django.db import Error
 from django.http import HttpRequest, parse_cookie
 from django.middleware.csrf import CSRF_SESSION_KEY
 
 from ..conf import config
 from ..protocol import headers
 from ..runtime.bounded_cache import BoundedCache
-from ..runtime.results import contained
+from ..runtime.results import contained, copy_of
 from . import sessions, workers
 from .ambient_credentials import is_ambient
 from .users import User, anonymous
@@ -173,22 +174,22 @@ class IdentityLoader:
         identities = self._load_identities(set(keys))
         with self._lock:
             if invalidations == self._invalidations:  # otherwise the queries may have read the state before the change
-                self._store(identities)
-        return [identities[key] for key in keys]
+                self._store({key: one for key, one in identities.items() if isinstance(one, Identity)})
+        return [_own(identities[key]) for key in keys]
 
-    def _load_identities(self, keys: set[str]) -> dict[str, Identity]:
+    def _load_identities(self, keys: set[str]) -> dict[str, Identity | Exception]:
         loaded_sessions = sessions.load_sessions(keys - {NO_SESSION}) if keys != {NO_SESSION} else {}
         users = sessions.users_of(loaded_sessions)
-        identities = {}
-        anonymous_user = None
+        identities: dict[str, Identity | Exception] = {}
+        visitor: Identity | Exception | None = None
         for key in keys:
             user = users.get(key)
-            if user is None:
-                anonymous_user = anonymous_user or self._prepared(anonymous())
-                identities[key] = Identity(anonymous_user, key=key)
-            else:
+            if user is not None:
                 secret = loaded_sessions[key].get(CSRF_SESSION_KEY)
-                identities[key] = Identity(self._prepared(user), key=key, ambient=True, csrf_secret=secret)
+                identities[key] = self._prepared(Identity(user, key=key, ambient=True, csrf_secret=secret))
+                continue
+            visitor = visitor or self._prepared(Identity(anonymous()))
+            identities[key] = Identity(visitor.user, key=key) if isinstance(visitor, Identity) else visitor
         return identities
 
     def _store(self, identities: dict[str, Identity]) -> None:
@@ -202,16 +203,29 @@ class IdentityLoader:
     def _load_users(self, identities: Sequence[Identity]) -> Sequence[Identity | Exception]:
         """Reload users that do not come from a session. Runs in the thread."""
         users = sessions.reload_users([identity.user for identity in identities])
-        return [Identity(self._prepared(user or anonymous())) for user in users]
+        return [self._prepared(Identity(user or anonymous())) for user in users]
 
     def _prepare_all(self, identities: Sequence[Identity]) -> Sequence[Identity | Exception]:
-        for identity in identities:
-            self._prepare(identity.user)
-        return identities
+        return [self._prepared(identity) for identity in identities]
 
-    def _prepared(self, user: User) -> User:
-        self._prepare(user)
-        return user
+    def _prepared(self, identity: Identity) -> Identity | Exception:
+        """Return an identity whose user is prepared, or the error of this user alone.
+
+        Raises:
+            Error: a query has failed. All of them may succeed over a new connection.
+        """
+        try:
+            self._prepare(identity.user)
+        except Error:
+            raise
+        except Exception as error:
+            return error
+        return identity
+
+
+def _own(identity: Identity | Exception) -> Identity | Exception:
+    """Return an identity, or an error of its own for each request, because an error keeps the frames that it passes."""
+    return identity if isinstance(identity, Identity) else cast("Exception", copy_of(identity))
 
 
 def _has_client_credentials(scope: Mapping[str, Any], cookies: bytes | None) -> bool:

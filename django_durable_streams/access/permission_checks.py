@@ -30,6 +30,7 @@ from ..runtime.results import as_failure
 from .access_request import AccessRequest
 from .base import Action, Permission, is_by_token
 from .loading import is_asynchronous
+from .verdicts import allows
 
 if TYPE_CHECKING:
     from ..protocol.messages import Request
@@ -175,10 +176,12 @@ def _ask(methods: tuple[Method, ...], user: User, path: str, request: AccessRequ
             raise
         except BaseException as error:
             raise as_failure(error) from error
-        if granted is True or (granted and not isawaitable(granted)):
+        if granted is True:
             return method
-        if granted:  # `Guard.admit` calls it again, and awaits it
+        if isawaitable(granted):  # `Guard.admit` calls it again, and awaits it
             if hasattr(granted, "close"):
                 granted.close()
             return None
+        if allows(granted, getattr(method, "__name__", "A method")):
+            return method
     return False

@@ -1,12 +1,14 @@
 """Threads for work that would block the event loop: loading users, permissions that use the database, the rate cache.
 
 The threads know nothing of the work. They group waiting items by their function, so that one call serves many requests.
+Those for permissions take calls from one queue, one at a time. So a call that takes long delays no call that waits.
 """
 
 from __future__ import annotations
 
-import itertools
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -16,6 +18,7 @@ from django.db import Error, connections, router
 from ..conf import config
 from ..models import Stream
 from ..protocol.errors import ServiceUnavailable
+from ..runtime import execution
 from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import BatchWorker
 from ..runtime.connection import DedicatedConnection
@@ -23,7 +26,7 @@ from ..runtime.database_errors import may_pass
 from ..runtime.monitor import DatabaseMonitor, monitor_for
 from ..runtime.process_objects import ProcessObjects
 from ..runtime.project_connections import close_other_connections
-from ..runtime.results import as_failure
+from ..runtime.results import Reply, ResultCallback, as_failure, call_in
 from ..runtime.test_transactions import check_engine
 
 logger = logging.getLogger("django_durable_streams.access")
@@ -39,8 +42,10 @@ PERMISSION_THREADS = 4
 
 MAX_BATCH_ITEMS = 500
 
+ANSWER_SECONDS = 30.0
+"""Seconds that a request waits for the answer of a permission. A method may hang, and its clients leave long before."""
+
 _workers = ProcessObjects["_AccessWorker"]()
-_call_numbers = itertools.count()
 
 
 def look_up(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Awaitable[R]:
@@ -54,12 +59,51 @@ def count(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Aw
 
 
 def call(function: Callable[[], T]) -> Awaitable[T]:
-    """Call a function in one of the threads for permissions, in turn. After a lost connection it is called again."""
-    worker = _worker(f"permission-{next(_call_numbers) % PERMISSION_THREADS}")
-    return cast("Awaitable[T]", worker.submit((partial(_call, function), None)))
+    """Call a function in one of the threads for permissions. After a lost connection it is called again.
+
+    Raises:
+        ServiceUnavailable: too many calls wait, or there is no answer within `ANSWER_SECONDS`.
+    """
+    first = _worker("permission-0")
+    task = partial(_call, function, time.monotonic() + ANSWER_SECONDS), None
+    if execution.is_inline():
+        return cast("Awaitable[T]", first.submit(task))
+    if first.unfinished:
+        _worker(f"permission-{min(first.unfinished, PERMISSION_THREADS - 1)}", shares=first)
+    loop = asyncio.get_running_loop()
+    reply = Reply(loop=loop)
+    first.put(task, _ReplyInLoop(reply))
+    timer = loop.call_later(ANSWER_SECONDS, _give_up, reply)
+    reply.add_done_callback(lambda _: timer.cancel())
+    return cast("Awaitable[T]", reply)
 
 
-def _call(function: Callable[[], object], items: Sequence[None]) -> Sequence[object]:
+class _ReplyInLoop:
+    """Gives a value from the thread of a worker to a reply in its event loop."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def prepare(self, value: object) -> None:
+        """Nothing can be prepared."""
+
+    def resolve(self, value: object) -> None:
+        """Pass the value on."""
+        call_in(self._reply.get_loop(), self._reply.resolve, value)
+
+
+def no_answer() -> ServiceUnavailable:
+    """Return the error for a request whose permission does not answer in time."""
+    return ServiceUnavailable("The permission could not be checked in time. Try again.")
+
+
+def _give_up(reply: Reply) -> None:
+    reply.resolve(no_answer())
+
+
+def _call(function: Callable[[], object], latest: float, items: Sequence[None]) -> Sequence[object]:
+    if time.monotonic() > latest:  # the request has its answer, and a slow method would delay those that wait
+        return [no_answer()]
     try:
         return [function()]
     except Error as error:
@@ -75,13 +119,35 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
         name: the end of the thread's name.
         using: the alias of the database.
         monitor: tells whether the database answers. None: the work of this thread does not use the database.
+        shares: the worker whose queue this one shares. All of them have to stop together.
     """
 
-    def __init__(self, name: str, using: str, monitor: DatabaseMonitor | None) -> None:
+    def __init__(
+        self, name: str, using: str, monitor: DatabaseMonitor | None, shares: _AccessWorker | None = None
+    ) -> None:
         self._monitor = monitor
+        self._takes_one = name.startswith("permission")
         connection = monitor.new_connection() if monitor is not None else DedicatedConnection(using)
-        backlog = Backlog(config().queue_size, config().queue_bytes)
-        super().__init__(f"durable-streams-access-{name}", connection, self._run_or_refuse, backlog, MAX_BATCH_ITEMS)
+        backlog = Backlog(config().queue_size, config().queue_bytes) if shares is None else shares._backlog
+        queue = None if shares is None else shares._queue
+        size = 1 if self._takes_one else MAX_BATCH_ITEMS
+        super().__init__(f"durable-streams-access-{name}", connection, self._run_or_refuse, backlog, size, queue)
+
+    @property
+    def unfinished(self) -> int:
+        """The number of tasks in the queue and at work, of all workers that share the queue."""
+        return self._backlog.tasks
+
+    def put(self, task: tuple[BatchFunction, Any], callback: ResultCallback) -> None:
+        """The same as for other workers. A worker that has ended refuses the task."""
+        super().put(task, callback)
+        if self._has_ended:
+            self._refuse_queued()
+
+    def _refuse_queued(self) -> None:
+        super()._refuse_queued()
+        if self._takes_one:
+            self._queue.put(None)  # for the other workers of the queue, which end as well
 
     def _run_or_refuse(self, tasks: Sequence[tuple[BatchFunction, Any]]) -> Sequence[object]:
         if self._monitor is None:
@@ -136,10 +202,10 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
             return [as_failure(error)] * len(items)
 
 
-def _worker(name: str, *, asks_database: bool = True) -> _AccessWorker:
+def _worker(name: str, *, asks_database: bool = True, shares: _AccessWorker | None = None) -> _AccessWorker:
     worker = _workers.existing(name)
     if worker is not None:
         return worker
     using = router.db_for_write(Stream)
     check_engine(using)
-    return _workers.get(name, lambda: _AccessWorker(name, using, monitor_for(using) if asks_database else None))
+    return _workers.get(name, lambda: _AccessWorker(name, using, monitor_for(using) if asks_database else None, shares))

@@ -223,9 +223,9 @@ def pages(stream: StreamMethods, offset: str) -> Iterator[list[Data]]:
         yield page.messages
 
 
-def read_last(stream: StreamMethods, count: int, before: str) -> LastPage:
+def read_last(stream: StreamMethods, count: int, before: str, max_bytes: int) -> LastPage:
     """Return the last messages, or the last ones before an offset. See `Stream.read_last`."""
-    return last_page.read_last(stream.path, stream._expected(), count, before, stream._alias())
+    return last_page.read_last(stream.path, stream._expected(), count, before, max_bytes, stream._alias())
 
 
 def tail(stream: StreamMethods, offset: str, timeout: float | None) -> Iterator[Page]:

@@ -15,7 +15,7 @@ from asgiref.sync import sync_to_async
 
 from ..protocol.values import Data
 from .hinge import api, pages
-from .methods import StreamMethods
+from .methods import LAST_PAGE_BYTES, StreamMethods
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -53,9 +53,9 @@ class AsyncStreamMethods(StreamMethods):
             for message in page:
                 yield message
 
-    async def aread_last(self, count: int, *, before: str = "now") -> LastPage:
+    async def aread_last(self, count: int, *, before: str = "now", max_bytes: int = LAST_PAGE_BYTES) -> LastPage:
         """The same as `read_last`."""
-        return await sync_to_async(self.read_last)(count, before=before)
+        return await sync_to_async(self.read_last)(count, before=before, max_bytes=max_bytes)
 
     def atail(self, offset: str = "-1", *, timeout: float | None = None) -> AsyncIterator[Page]:
         """The same as `tail`, for committed data only. It holds neither a thread nor a database connection.

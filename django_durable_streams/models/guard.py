@@ -231,7 +231,7 @@ def _unpickled(kind: type[models.QuerySet[Any]]) -> models.QuerySet[Any]:
 def _guard_managers(sender: type[models.Model], **kwargs: Any) -> None:
     if issubclass(sender, ReadOnlyRows):
         sender._meta.__class__ = _GuardedOptions
-        sender._meta._expire_cache(reverse=False)  # type: ignore[attr-defined]
+        sender._meta._expire_cache(reverse=False)
 
 
 class_prepared.connect(_guard_managers, dispatch_uid="durable_streams.guard_managers")

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from .hinge import Appended, EventSourceOptions, LastPage, Page, SyncWriter, WriterOptions
 
 
+LAST_PAGE_BYTES = 4 * 1024 * 1024
+"""Bytes of messages that `read_last` returns, unless its caller says another number. A message may have megabytes."""
+
+
 class StreamMethods(GuardedModel):
     """The operations on the stream that was loaded or created, and not on a later stream at the same path."""
 
@@ -223,24 +227,25 @@ class StreamMethods(GuardedModel):
         for page in api().pages(self, offset):
             yield from page
 
-    def read_last(self, count: int, *, before: str = "now") -> LastPage:
+    def read_last(self, count: int, *, before: str = "now", max_bytes: int = LAST_PAGE_BYTES) -> LastPage:
         """Return the last messages as a page, the oldest first. It reads no message before them.
 
         A page of the browser goes on at `next_offset`, and asks for earlier messages with `before=page.offset`.
 
         Args:
-            count: the largest number of messages, from 1 to 10,000. The page has fewer only at the beginning. All are
-                in memory together.
+            count: the largest number of messages, from 1 to 10,000. All are in memory together.
             before: the page has messages that end at this offset or before it. `now` is the end. Of an append in which
                 the offset lies, as a fork's may, it has the part before.
+            max_bytes: the largest number of bytes that the messages have together. The page has fewer messages where
+                they are larger, and one at least.
 
         Raises:
             InvalidOffset, StreamNotFound, StreamGone.
             ServiceUnavailable: data of the stream is damaged.
-            InvalidHeader: the number is out of these bounds.
+            InvalidHeader: a number is out of these bounds.
             OffsetTrimmed: the data before the offset was trimmed.
         """
-        page: LastPage = api().read_last(self, count, before)
+        page: LastPage = api().read_last(self, count, before, max_bytes)
         return page
 
     def tail(self, offset: str = "-1", *, timeout: float | None = None) -> Iterator[Page]:

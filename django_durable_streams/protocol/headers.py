@@ -103,9 +103,10 @@ def split_repeated(name: bytes, value: bytes) -> bytes:
     """
     if b"," not in value or not is_single(name) or name in _OPAQUE:
         return value
-    parts: set[bytes] = {part.strip(b" \t") for part in _PARTS.findall(value)}
-    if len(parts) == 1:
-        return parts.pop()
+    parts: list[bytes] = _PARTS.findall(value)
+    values = {part.strip(b" \t") for part in parts}
+    if len(values) == 1 and len(b",".join(parts)) == len(value):  # otherwise a line was empty
+        return values.pop()
     if name == AUTHORIZATION:  # some schemes have parameters
         return value
     raise _different_values(name)

@@ -18,6 +18,9 @@ from typing import NamedTuple
 
 from . import content, sse, text
 
+SPLIT_BYTES = 64 * 1024
+"""Bytes of JSON messages that are split at a time. An append may hold millions, which would all be objects at once."""
+
 
 class Message(NamedTuple):
     """One message of a stream: the positions around it, and its bytes, in JSON mode without the line feed."""
@@ -135,7 +138,7 @@ class Segment:
         """Yield the messages inside: in JSON mode its values (section 9.1), else its appends."""
         if content.is_json(content_type):
             for begin, data in self._runs():
-                for line in data[:-1].split(b"\n"):
+                for line in _lines(data):
                     end = begin + len(line) + 1
                     yield Message(begin, end, line)
                     begin = end
@@ -174,6 +177,25 @@ class Segment:
                 end = self.ends[number]
                 yield Message(position, end, self.data[position - self.start : end - self.start])
                 position = end
+
+    def messages_before(self, content_type: str, position: int) -> Iterator[Message]:
+        """Yield the messages that end at a position or before it, the last one first, one at a time.
+
+        In JSON mode a message is always whole. Of an append of another stream, the part before the position is yielded.
+        """
+        if content.is_json(content_type):
+            after = self.data.rfind(b"\n", 0, self.index(position)) + 1
+            while after:
+                begin = self.data.rfind(b"\n", 0, after - 1) + 1
+                end = self.position(after)
+                yield Message(end - (after - begin), end, self.data[begin : after - 1])
+                after = begin
+        elif position > self.start:
+            position = min(position, self.end)
+            for number in range(bisect_left(self.ends, position), -1, -1):
+                begin = self.ends[number - 1] if number else self.start
+                yield Message(begin, position, self.data[begin - self.start : position - self.start])
+                position = begin
 
     def upto(self, limit: int) -> Segment:
         """Return the appends that end at `limit` or before, at least the first one with bytes.
@@ -246,3 +268,12 @@ class Segment:
                 places += [before + place for place in inside]
                 before += len(part.data)
         return cls(parts[0].start, data, ends, full=parts[-1].full, places=places)
+
+
+def _lines(data: bytes) -> Iterator[bytes]:
+    """Yield the messages of stored bytes in JSON mode, without their line feeds."""
+    begin = 0
+    while begin < len(data):
+        after = data.rfind(b"\n", begin, begin + SPLIT_BYTES) + 1 or data.index(b"\n", begin) + 1
+        yield from data[begin : after - 1].split(b"\n")
+        begin = after

@@ -90,6 +90,7 @@ class BatchWorker(Generic[T]):
         work: takes the tasks of a batch, and returns one value for each: a result, or an exception to raise.
         backlog: limits the tasks that wait.
         batch_size: number of tasks from which a batch takes no more pending batches.
+        queue: the queue of another worker, to take tasks from it as well. None: a new one.
     """
 
     delays_results = False
@@ -106,6 +107,7 @@ class BatchWorker(Generic[T]):
         work: Callable[[Sequence[T]], Sequence[object]],
         backlog: Backlog,
         batch_size: int,
+        queue: SimpleQueue[PendingBatch[T] | ExclusiveJob | None] | None = None,
     ) -> None:
         self._connection = connection
         self._work = work
@@ -114,7 +116,7 @@ class BatchWorker(Generic[T]):
         self.numbers = BatchNumbers()
         # By thread, which is faster to find than its event loop.
         self._open: dict[int, PendingBatch[T]] = {}
-        self._queue: SimpleQueue[PendingBatch[T] | ExclusiveJob | None] = SimpleQueue()
+        self._queue = SimpleQueue() if queue is None else queue
         self._next_job: ExclusiveJob | None = None
         self._batches_at_work: list[PendingBatch[T]] = []
         self._undelivered: tuple[list[PendingBatch[T]], Sequence[object]] | None = None

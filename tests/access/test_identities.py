@@ -325,3 +325,28 @@ async def test_whether_a_user_counts_is_the_same_at_all_entry_points(
     visitor = await sync_to_async(visit)(user)
     with override_streams(PERMISSION_CLASSES=f"{__name__}.LinkOrStaff"):
         assert (await send(visitor, "read", query)).status == (200 if needs_user else 403)
+
+
+class PreparesMost(SignedURLs):
+    """Cannot prepare some users."""
+
+    needs_user = True
+
+    def prepare(self, user: Any) -> None:
+        if user.username.startswith("broken"):
+            raise ValueError("a bug with this user")
+
+    def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        return bool(user.is_authenticated)
+
+
+@override_streams(PERMISSION_CLASSES=f"{__name__}.PreparesMost", AUTH_CACHE_SECONDS=0)
+async def test_a_user_that_cannot_be_prepared_is_an_error_of_this_user_alone(
+    direct: AsgiClient, make_user: Callable[..., User], caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["broken1", "good1", "broken2", "good2"]
+    users = [await sync_to_async(make_user)(name) for name in names]
+    visitors = [Visitor(direct, await sync_to_async(log_in_at_django)(user)) for user in users]
+    replies = await asyncio.gather(*[send(visitor, "read") for visitor in visitors * 3])
+    assert [reply.status for reply in replies] == [500, 200, 500, 200] * 3
+    assert "a bug with this user" in caplog.text

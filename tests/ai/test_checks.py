@@ -162,3 +162,13 @@ def test_streams_of_the_asgi_application_count(monkeypatch: pytest.MonkeyPatch) 
         for is_served in (True, False):
             monkeypatch.setattr(checks, "asgi_module_names_streams", lambda is_served=is_served: is_served)
             assert bool(warnings()) is is_served
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("no.such.Class", "No module named 'no'"), ("tests.ai.test_views.AsynchronousAllows", "is `async def`")],
+)
+def test_a_class_that_cannot_be_asked_is_an_error(setting: str, message: str) -> None:
+    with override_streams(AI_PERMISSION_CLASS=setting):
+        (error,) = [one for one in checks.check_answers(None) if one.id == "durable_streams.E012"]
+    assert message in error.msg

@@ -193,6 +193,48 @@ def shared_paths() -> Any:
 SharedPaths = shared_paths()
 
 
+def wrong_permissions() -> Any:
+    from django_durable_streams.contrib.ai.permissions import OwnChats
+
+    class Asynchronous(OwnChats):
+        async def allows(self, *args: Any) -> bool:  # type: ignore[override]
+            return False
+
+    class Disguised(OwnChats):
+        def allows(self, *args: Any) -> Any:
+            return Asynchronous().allows(*args)
+
+    class WithoutCall(OwnChats):
+        def allows(self, action: Any, user: Any, path: str, chat: Any) -> Any:
+            return user.get_username
+
+    return Asynchronous, Disguised, WithoutCall
+
+
+AsynchronousAllows, DisguisedAllows, AllowsWithoutCall = wrong_permissions()
+
+
+@pytest.mark.parametrize("name", ["AsynchronousAllows", "DisguisedAllows", "AllowsWithoutCall"])
+async def test_a_permission_whose_answer_is_no_answer_allows_nothing(name: str) -> None:
+    """A coroutine and a method are true, whatever they would return."""
+    ann, bob = await client_of("ann"), await client_of("bob")
+    owner = await User.objects.aget(username="ann")
+    await chunks(await post(ann, "/api/chat", body(script={"count": 1})))
+    bob.raise_request_exception = ann.raise_request_exception = False
+    with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": f"tests.ai.test_views.{name}"}):
+        for client in (ann, bob):
+            replies = [
+                await post(client, "/api/chat", body()),
+                await client.get("/api/chat/c1/stream"),
+                await client.get("/api/chat/c1/messages"),
+                await client.post("/api/chat/c1/stop"),
+                await post(client, "/api/chat/c1/branch", {}),
+            ]
+            assert {reply.status_code for reply in replies} == {500}
+    assert await Chat.objects.acount() == 1
+    assert (await Chat.objects.aget()).owner == str(owner.pk)
+
+
 async def test_anonymous_users_have_no_chats() -> None:
     client = await client_of(None)
     assert (await post(client, "/api/chat", body())).status_code == 403

@@ -1,6 +1,7 @@
 """The last messages of a stream: exactly as many as are asked for, and offsets that meet those of all other readers."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_durable_streams.models import Chunk, Stream
+from django_durable_streams.models.methods import LAST_PAGE_BYTES
 from django_durable_streams.protocol.errors import (
     InvalidHeader,
     InvalidOffset,
@@ -75,6 +77,47 @@ def test_many_messages_are_read_by_portions(monkeypatch: pytest.MonkeyPatch) -> 
     assert stream.read_last(600).messages == expected
     monkeypatch.setattr(browsing, "PORTION_BYTES", 50)
     assert stream.read_last(123).messages == expected[-123:]
+
+
+@pytest.mark.parametrize("size", [10, 1000, browsing.PORTION_BYTES // 2, browsing.PORTION_BYTES * 2])
+@pytest.mark.parametrize("kind", [JSON, "text/plain"])
+def test_large_messages_take_several_pages(size: int, kind: str) -> None:
+    stream = create(kind, [str(number) * size for number in range(9)])
+    stored = size + 2 if kind == JSON else size
+    for max_bytes, expected in ((1, 1), (stored, 1), (2 * stored - 1, 1), (2 * stored, 2), (9 * stored, 9)):
+        page = stream.read_last(9, max_bytes=max_bytes)
+        assert [message[0] for message in page] == ["0", *"12345678"][-expected:]
+        assert page.has_earlier == (expected < 9)
+        check_pages(stream, 4, max_bytes=max_bytes)
+
+
+def test_by_default_a_page_has_room_for_a_few_megabytes() -> None:
+    """Clients send the messages, and a worker has one memory."""
+    stream = create(JSON, ["x" * 1_000_000 for _ in range(9)])
+    page = stream.read_last(9)
+    assert (len(page), page.has_earlier) == (4, True)
+    assert len(stream.read_last(9, max_bytes=10_000_000)) == 9
+
+
+@pytest.mark.parametrize("max_bytes", [0, -1, 2**31, 1.0, None])
+def test_a_wrong_number_of_bytes_is_refused(max_bytes: Any) -> None:
+    with pytest.raises(InvalidHeader, match="max_bytes must be a whole number from 1 to"):
+        create(JSON, [1]).read_last(1, max_bytes=max_bytes)
+
+
+def test_an_append_of_many_messages_costs_only_those_of_the_page() -> None:
+    """A client may send millions of messages in one append. Each page would make all of them into objects."""
+    stream = Stream.objects.create(path="a", content_type=JSON)
+    stream.append_many([0] * 1_000_000)
+    stream.append(1)
+    tracemalloc.start()
+    try:
+        page = stream.read_last(3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert page.messages == [0, 0, 1]
+    assert peak < 20_000_000  # the append has 2 MB, and its messages take over 100 MB
 
 
 def test_an_empty_stream_has_an_empty_page() -> None:
@@ -257,25 +300,32 @@ def test_pages_of_any_size_have_the_whole_text_once(
     if compact:
         compaction.compact("default", [stream.pk])
     check_pages(stream, count)
+    check_pages(stream, count, max_bytes=4)
 
 
-@given(messages=st.lists(st.integers() | st.text(max_size=3), max_size=12), count=st.integers(1, 5))
-def test_pages_of_any_size_have_each_value_once(messages: list[Any], count: int) -> None:
+@given(
+    messages=st.lists(st.integers() | st.text(max_size=3), max_size=12),
+    count=st.integers(1, 5),
+    max_bytes=st.integers(1, 20),
+)
+def test_pages_of_any_size_have_each_value_once(messages: list[Any], count: int, max_bytes: int) -> None:
     Stream.objects.all().delete()
     stream = Stream.objects.create(path="a", content_type=JSON)
     for start in range(0, len(messages), 3):
         stream.append_many(messages[start : start + 3])
     check_pages(stream, count)
+    check_pages(stream, count, max_bytes=max_bytes)
     assert json.dumps(list(stream.read())) == json.dumps(messages)
 
 
-def check_pages(stream: Stream, count: int) -> None:
+def check_pages(stream: Stream, count: int, max_bytes: int = LAST_PAGE_BYTES) -> None:
     expected = list(stream.read())
-    page = stream.read_last(count)
-    assert page.messages == expected[-count:]
+    page = stream.read_last(count, max_bytes=max_bytes)
+    if max_bytes == LAST_PAGE_BYTES:
+        assert page.messages == expected[-count:]
     assert list(stream.read(page.next_offset)) == []
     earlier = page.messages
     while page.has_earlier:
-        page = stream.read_last(count, before=page.offset)
+        page = stream.read_last(count, before=page.offset, max_bytes=max_bytes)
         earlier = page.messages + earlier
     assert earlier == expected

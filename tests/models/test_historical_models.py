@@ -82,7 +82,7 @@ def test_migrations_of_this_app_write_as_they_have_to() -> None:
 
 def test_a_proxy_of_the_project_only_reads_as_well() -> None:
     state = MigrationLoader(None).project_state()
-    managers = [("all", models.Manager())]
+    managers: Any = [("all", models.Manager())]
     bases = ("durable_streams.stream",)
     proxy = migrations.CreateModel("News", fields=[], options={"proxy": True}, bases=bases, managers=managers)
     proxy.state_forwards("sessions", state)

@@ -2,10 +2,12 @@
 
 import json
 from base64 import b64encode
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_durable_streams.protocol import segments
 from django_durable_streams.protocol.segments import Segment
 
 appends_lists = st.lists(st.binary(min_size=1, max_size=6), min_size=1, max_size=8)
@@ -109,6 +111,24 @@ def test_a_segment_is_encoded_once() -> None:
     assert b64encode(b"\x00\x01") in event
     assert rest == b""
     assert binary.data_event("a/b") is binary.data_event("a/b")
+
+
+@given(starts, appends_lists, st.integers(0, 120))
+def test_reading_goes_back_from_any_position(start: int, appends: list[bytes], place: int) -> None:
+    segment, position = make(start, appends), start + place
+    messages = [tuple(message) for message in segment.messages_before("text/plain", position)]
+    expected = [*segment.clip(position).messages("text/plain")] if place else []
+    assert messages[::-1] == expected
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=30), st.integers(1, 9))
+def test_many_messages_are_taken_apart_piece_by_piece(values: list[int], size: int) -> None:
+    lines = [b"%d" % value for value in values]
+    segment = make(0, [line + b"\n" for line in lines])
+    with mock.patch.object(segments, "SPLIT_BYTES", size):
+        messages = [*segment.messages("application/json")]
+    assert [message.data for message in messages] == lines
+    assert [message.end for message in messages] == segment.ends
 
 
 def test_messages_are_appends_and_in_json_mode_values() -> None:

@@ -74,6 +74,13 @@ def test_reading_goes_on_at_any_position(start: int, appends: list[list[tuple[in
         assert taken_apart(segment.beginning(position)) == expected
 
 
+@given(st.integers(0, 50), appends_lists, st.integers(0, 200))
+def test_reading_goes_back_from_any_position(start: int, appends: list[list[tuple[int, bool]]], place: int) -> None:
+    segment, messages = make(start, appends)
+    expected = [message for message in messages if message[1] <= start + place]
+    assert [tuple(message) for message in segment.messages_before(JSON, start + place)] == expected[::-1]
+
+
 @given(st.integers(0, 50), appends_lists, st.integers(0, 60))
 def test_a_part_ends_by_its_bytes(start: int, appends: list[list[tuple[int, bool]]], size: int) -> None:
     segment, messages = make(start, appends)

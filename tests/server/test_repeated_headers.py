@@ -68,6 +68,8 @@ async def test_what_has_one_value_may_be_said_twice_and_not_in_two_ways(
         assert await send(target, one, other) == 400
         assert await send(target, other, one) == 400
         assert await send(target, one, other, one) == 400
+        assert await send(target, one, b"") == 400
+        assert await send(target, b"", one) == 400
     assert (await Stream.objects.aget(path="a")).tail_position == 3
     if (name, entry) in NEVER_TWICE:
         assert await send(target, one, one) == 400
@@ -131,6 +133,11 @@ async def test_cookies_may_come_in_several_lines(entry: str, engines: None, tran
         (b'a/b; x="1,2', b'a/b; x="1,2'),
         (b'a/b; x="1\\', b'a/b; x="1\\'),
         (b"a/b,c/d", None),
+        (b"a/b,", None),
+        (b",a/b", None),
+        (b"a/b, ", None),
+        (b"a/b,,a/b", None),
+        (b",", None),
         (b'a/b; x="1",c/d', None),
         (b'"\\' * 30_000 + b",", b'"\\' * 30_000 + b","),
     ],

@@ -1,7 +1,8 @@
 """Messages for people: a few at a time, forwards and backwards, through forks, with bounded reads."""
 
 import json
-from collections.abc import Mapping
+import tracemalloc
+from collections.abc import Callable, Mapping
 from unittest import mock
 
 import pytest
@@ -86,6 +87,22 @@ def test_a_fork_that_is_cut_inside_an_append_shows_its_part_of_the_append() -> N
     fork = source.fork("b", offset=source.offset_at(3), sub_offset=3)
     fork.append("three")
     assert backwards(fork, 100, 10) == forwards(fork, 100, 10) == [b"one", b"two", b"three"]
+
+
+@pytest.mark.parametrize("direction", [after, before])
+def test_a_page_of_an_append_with_many_messages_makes_objects_of_its_own_messages_only(
+    direction: Callable[..., list[Message]],
+) -> None:
+    stream = Stream.objects.create(path="json", content_type="application/json")
+    stream.append_many([0] * 1_000_000)
+    tracemalloc.start()
+    try:
+        page = direction(stream, 0 if direction is after else stream.tail_position, count=3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [message.data for message in page] == [b"0"] * 3
+    assert peak < 20_000_000
 
 
 def test_no_message_is_before_the_start_or_after_the_end() -> None:

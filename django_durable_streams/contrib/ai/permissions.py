@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
+from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeVar
 
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from ...access import verdicts
 from ...conf import config
 from ...protocol import paths
 from ...protocol.errors import InvalidPath
@@ -104,6 +107,8 @@ def _checked(path: str) -> str:
 @lru_cache(maxsize=4)
 def _loaded(dotted_path: str) -> ChatPermission:
     permission: ChatPermission = import_string(dotted_path)()
+    if iscoroutinefunction(permission.allows):
+        raise ImproperlyConfigured(f"{dotted_path}.allows is `async def`. It runs in a thread: write `def`.")
     return permission
 
 
@@ -112,5 +117,18 @@ def permission() -> ChatPermission:
 
     Raises:
         ImportError: `AI_PERMISSION_CLASS` names nothing.
+        ImproperlyConfigured: its `allows` is asynchronous.
     """
     return _loaded(config().ai_permission_class)
+
+
+def ask(action: Action, user: Any, path: str, chat: Chat | None) -> bool:
+    """Return whether the permission of the settings allows a user to do something with a chat.
+
+    Raises:
+        TypeError: its answer is neither a yes nor a no, as that of an `async def` is.
+    """
+    answer: object = permission().allows(action, user, path, chat)
+    if isinstance(answer, Coroutine):
+        answer.close()
+    return verdicts.allows(answer, "allows")

@@ -46,7 +46,7 @@ streams tail -f 'chat/**' --json
         for stream in each_stream(paths, using):
             info = transactions.find(stream.path, using, stream.pk)
             if options["count"] > 0:
-                messages = browsing.last(info, info.tail, count=options["count"], using=using)
+                messages, _has_earlier = browsing.last(info, info.tail, count=options["count"], using=using)
                 printer.print_messages(info, messages)
             if options["follow"]:
                 ends[info.path] = info.id, lineage.around(info, using, info.tail, info.tail).token(info.tail)

@@ -1,12 +1,13 @@
 """Messages of a stream for people: a few at a time, in both directions.
 
-A read is bounded. It takes one page, or one append where that is larger, and the chunks around them.
+A read is bounded. It takes one page, or one append where that is larger, and the chunks around them. An append may hold
+millions of messages: only those of the page become objects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import takewhile
+from collections.abc import Iterator, Sequence
+from itertools import islice, takewhile
 from operator import itemgetter
 
 from ...models import Chunk
@@ -41,8 +42,11 @@ def after(info: StreamInfo, position: int, *, limit: int, count: int, using: str
     segment = _read(info, max(position, info.first_position), limit, using)
     if segment is None:
         return []
-    messages = [message for message in segment.messages(info.content_type) if message.start >= position]
-    return messages[:count]
+    if content.is_json(info.content_type):
+        messages = segment.messages_after(info.content_type, max(position, segment.start))
+    else:
+        messages = segment.messages(info.content_type)
+    return [*islice((message for message in messages if message.start >= position), count)]
 
 
 def before(info: StreamInfo, position: int, *, limit: int, count: int, using: str) -> list[Message]:
@@ -53,34 +57,51 @@ def before(info: StreamInfo, position: int, *, limit: int, count: int, using: st
     messages: list[Message] = []
     is_complete = True
     while is_complete and not messages and position > info.first_position:
-        messages, position, is_complete = _portion_before(info, position, limit, using)
-    return messages[-count:]
+        segments, start, is_complete = _portion_before(info, position, limit, using)
+        messages = [*islice(_messages_before(info, segments, position), count)]
+        position = start
+    return messages[::-1]
 
 
-def last(info: StreamInfo, position: int, *, count: int, using: str) -> list[Message]:
-    """Return the last messages that end at a position or before it, exactly `count` if the stream has so many.
+def last(
+    info: StreamInfo, position: int, *, count: int, using: str, max_bytes: int | None = None
+) -> tuple[list[Message], bool]:
+    """Return the last messages that end at a position or before it, and whether there may be others before them.
 
-    Characters are `whole`. An append without the end of a character is no message, as for other readers. Each query
-    reads about `PORTION_BYTES`.
+    There are exactly `count`, unless the stream has fewer, or `max_bytes` no room for them. Characters are `whole`. An
+    append without the end of a character is no message, as for other readers. Each query reads about `PORTION_BYTES`.
+
+    Args:
+        info: the stream, as a query has just seen it.
+        position: a position in it.
+        count: the largest number of messages.
+        using: alias of the database.
+        max_bytes: the largest number of bytes that they have together, but for a single message. None: no limit.
 
     Raises:
         StreamNotFound: the stream was deleted meanwhile.
         ServiceUnavailable: its data is damaged.
     """
     portions: list[list[Message]] = []
-    missing = count
-    while missing > 0 and position > info.first_position:
-        messages, start, is_complete = _portion_before(info, position, PORTION_BYTES, using)
+    missing, room, is_full = count, max_bytes, False
+    while missing > 0 and not is_full and position > info.first_position:
+        segments, start, is_complete = _portion_before(info, position, PORTION_BYTES, using)
         if not is_complete:
             info = _trimmed_meanwhile(info, using)
             continue
+        taken: list[Message] = []
+        for message in _messages_before(info, segments, position):
+            size = len(message.data)
+            is_full = room is not None and size > room and (missing < count or bool(taken))
+            if is_full or len(taken) == missing:
+                start = taken[-1].start if taken else position
+                break
+            taken.append(message)
+            room = None if room is None else room - size
         position = start
-        if len(messages) > missing:
-            messages = messages[-missing:]
-            position = messages[0].start
-        portions.append([message for message in whole(info, messages, using) if message.data])
+        portions.append([message for message in whole(info, taken[::-1], using) if message.data])
         missing -= len(portions[-1])
-    return [message for part in reversed(portions) for message in part]
+    return [message for part in reversed(portions) for message in part], position > info.first_position
 
 
 def _trimmed_meanwhile(info: StreamInfo, using: str) -> StreamInfo:
@@ -108,24 +129,28 @@ def _read(info: StreamInfo, position: int, limit: int, using: str) -> Segment | 
     return log_reader.pages([request], SegmentCache(0), using)[info.id, position]
 
 
-def _portion_before(info: StreamInfo, position: int, limit: int, using: str) -> tuple[list[Message], int, bool]:
-    """Return messages before a position, where the range begins that has them, and whether all its data is there.
+def _portion_before(info: StreamInfo, position: int, limit: int, using: str) -> tuple[list[Segment], int, bool]:
+    """Return the data before a position, where its range begins, and whether all of it is there.
 
-    There may be none: key compaction removes messages, and a message in JSON mode is never cut.
+    It may hold no message: key compaction removes messages, and a message in JSON mode is never cut.
     """
     position = min(position, info.tail)
     start, end = _range_before(info, position, limit, using)
-    messages: list[Message] = []
+    segments: list[Segment] = []
     reached = start
     while reached < position:  # a page ends before an append that a fork has cut, and that is longer in the source
         segment = _read(info, reached, max(end - reached, 1), using)
         if segment is None:
             break
-        if not content.is_json(info.content_type):
-            segment = segment.clip(position)
-        messages += [message for message in segment.messages(info.content_type) if message.end <= position]
+        segments.append(segment)
         reached = segment.end
-    return messages, start, start < position <= reached
+    return segments, start, start < position <= reached
+
+
+def _messages_before(info: StreamInfo, segments: Sequence[Segment], position: int) -> Iterator[Message]:
+    """Yield the messages in consecutive segments that end at a position or before it, the last one first."""
+    for segment in reversed(segments):
+        yield from segment.messages_before(info.content_type, position)
 
 
 def _range_before(info: StreamInfo, position: int, limit: int, using: str) -> tuple[int, int]:

@@ -148,7 +148,7 @@ def _changed(collector: Any) -> Iterator[tuple[str, int]]:
 
 def are_there() -> bool:
     """Return whether the project has a model that refers to streams."""
-    return any(not _is_own(relation.related_model) for relation in get_candidate_relations_to_delete(Stream._meta))  # type: ignore[arg-type]
+    return any(not _is_own(relation.related_model) for relation in get_candidate_relations_to_delete(Stream._meta))
 
 
 def refer_to(streams: QuerySet[Stream], using: str) -> bool:
@@ -161,7 +161,7 @@ def refer_to(streams: QuerySet[Stream], using: str) -> bool:
 
 def _referring(streams: QuerySet[Stream], using: str) -> Iterator[QuerySet[Any]]:
     """Yield the rows of each model that refer to one of some streams."""
-    relations: Any = get_candidate_relations_to_delete(Stream._meta)  # type: ignore[arg-type]
+    relations: Any = get_candidate_relations_to_delete(Stream._meta)
     for relation in relations:
         if not _is_own(relation.related_model):
             yield QuerySet(relation.related_model, using=using).filter(**{f"{relation.field.name}__in": streams})

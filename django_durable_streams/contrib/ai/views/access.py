@@ -18,7 +18,7 @@ from ....server.django_requests import DjangoRequest
 from ..errors import NoSuchMessage, UnfinishedAnswer
 from ..lookups import ChatAndRun, lookups_of
 from ..models import Chat, database
-from ..permissions import Action, is_in_memory, permission
+from ..permissions import Action, ask, is_in_memory, permission
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,9 +60,9 @@ async def authorized(request: HttpRequest, user: Any, path: str, action: Action)
     chat_and_run = await lookups_of(database()).find(path)
     asked = permission()
     if is_in_memory(asked):
-        is_allowed = asked.allows(action, user, path, chat_and_run.chat)
+        is_allowed = ask(action, user, path, chat_and_run.chat)
     else:
-        is_allowed = await in_thread(asked.allows, action, user, path, chat_and_run.chat)
+        is_allowed = await in_thread(ask, action, user, path, chat_and_run.chat)
     if not is_allowed:
         raise _denied(request, user, path, action)
     return chat_and_run
@@ -81,7 +81,7 @@ def check_again(request: HttpRequest, user: Any, path: str, allowed: Chat | None
     """
     if is_new == (allowed is None) and (allowed is None or allowed.pk == chat.pk):
         return
-    if not permission().allows("write", user, path, None if is_new else chat):
+    if not ask("write", user, path, None if is_new else chat):
         raise _denied(request, user, path, "write")
 
 
