@@ -1,15 +1,17 @@
 """Streams that hold active content, opened in a real browser by somebody who is logged in: nothing of it runs."""
 
+import functools
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from playwright.sync_api import Browser
 
 from tests.browser.admin_pages import prepare
 from tests.browser.visitor import Visitor
-from tests.servers import Server
+from tests.servers import EntryPoint, Server
 
 pytestmark = pytest.mark.browser
 
@@ -58,11 +60,15 @@ STORED = {
 SHOWN = ["html", "html-in-capitals", "svg", "xhtml", "xml", "application-xml", "rss", "styled"]
 # That the headers are the same at both entry points, tests/server/test_browser_headers.py shows.
 SERVED = [*(("asgi", name) for name in SHOWN), ("urls", "html"), ("urls", "svg")]
+EACH_ENTRY_POINT = pytest.mark.parametrize("entry_point", ["asgi", "urls"])
+
+Site = Callable[[EntryPoint], tuple[Server, Visitor]]
 
 
-@pytest.fixture(scope="module", params=["asgi", "urls"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with Server("uvicorn", entry_point=request.param) as server:
+@contextmanager
+def serving(entry_point: EntryPoint) -> Iterator[Server]:
+    """A server with what is stored, and with a user."""
+    with Server("uvicorn", entry_point=entry_point) as server:
         prepare(server, MAKE_USER)
         for name, (kind, body) in STORED.items():
             send(server, "PUT", f"stored/{name}", body.format(attack=ATTACK.format(name=name)), kind)
@@ -80,7 +86,7 @@ def send(server: Server, method: str, path: str, body: str = "", kind: str = "te
         return error.code
 
 
-@pytest.fixture(scope="module")
+@contextmanager
 def logged_in(chromium: Browser, server: Server) -> Iterator[Visitor]:
     visitor = Visitor(chromium, server.base_url)
     page = visitor.page
@@ -94,12 +100,31 @@ def logged_in(chromium: Browser, server: Server) -> Iterator[Visitor]:
     visitor.context.close()
 
 
+@pytest.fixture(scope="module")
+def site(chromium: Browser) -> Iterator[Site]:
+    """Starts the server of an entry point and logs in, once for all tests: they name it beside other parameters."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def begin(entry_point: EntryPoint) -> tuple[Server, Visitor]:
+            server = stack.enter_context(serving(entry_point))
+            return server, stack.enter_context(logged_in(chromium, server))
+
+        yield begin
+
+
 @pytest.fixture
-def visitor(logged_in: Visitor) -> Iterator[Visitor]:
+def server(site: Site, entry_point: EntryPoint) -> Server:
+    return site(entry_point)[0]
+
+
+@pytest.fixture
+def visitor(site: Site, entry_point: EntryPoint) -> Iterator[Visitor]:
     """Somebody who is logged in, with a page of this test's own."""
-    logged_in.page = logged_in.context.new_page()
-    yield logged_in
-    logged_in.page.close()
+    _, visitor = site(entry_point)
+    visitor.page = visitor.context.new_page()
+    yield visitor
+    visitor.page.close()
 
 
 def assert_nothing_ran(server: Server, visitor: Visitor, name: str) -> None:
@@ -111,7 +136,7 @@ def assert_nothing_ran(server: Server, visitor: Visitor, name: str) -> None:
     assert send(server, "HEAD", f"owned/{name}") == 404
 
 
-@pytest.mark.parametrize(("server", "name"), SERVED, indirect=["server"])
+@pytest.mark.parametrize(("entry_point", "name"), SERVED)
 def test_what_is_opened_runs_nothing(visitor: Visitor, server: Server, name: str) -> None:
     page = visitor.page
     page.goto(f"/v1/stream/stored/{name}")
@@ -120,7 +145,7 @@ def test_what_is_opened_runs_nothing(visitor: Visitor, server: Server, name: str
     assert_nothing_ran(server, visitor, name)
 
 
-@pytest.mark.parametrize(("server", "name"), SERVED, indirect=["server"])
+@pytest.mark.parametrize(("entry_point", "name"), SERVED)
 def test_what_a_page_of_the_site_frames_runs_nothing(visitor: Visitor, server: Server, name: str) -> None:
     page = visitor.page
     page.goto("/")
@@ -140,6 +165,7 @@ def test_what_a_page_of_the_site_frames_runs_nothing(visitor: Visitor, server: S
     assert_nothing_ran(server, visitor, name)
 
 
+@EACH_ENTRY_POINT
 def test_a_pdf_is_saved_and_not_opened(visitor: Visitor) -> None:
     visitor.page.goto("/")
     with visitor.page.expect_download() as download:
@@ -147,6 +173,7 @@ def test_a_pdf_is_saved_and_not_opened(visitor: Visitor) -> None:
     assert download.value.url.endswith("/v1/stream/stored/pdf")
 
 
+@EACH_ENTRY_POINT
 @pytest.mark.parametrize("kind", ["Worker", "SharedWorker", "serviceWorker"])
 def test_a_script_is_no_worker(visitor: Visitor, server: Server, kind: str) -> None:
     page = visitor.page
@@ -168,6 +195,7 @@ def test_a_script_is_no_worker(visitor: Visitor, server: Server, kind: str) -> N
     assert_nothing_ran(server, visitor, "worker")
 
 
+@EACH_ENTRY_POINT
 def test_a_script_element_does_not_run_a_stream(visitor: Visitor, server: Server) -> None:
     page = visitor.page
     page.goto("/")
