@@ -44,7 +44,7 @@ class WriterOptions(TypedDict, total=False):
     """A last message if the block ends with an exception, or a function that makes it from the exception. `written`
     does not count it. If it cannot be made or encoded, the error is logged and "The writer failed." is written."""
 
-    interval: float
+    interval: float | None
     """Seconds between two commits. By default 0.05, so 20 in a second. With more than 100 open writers in the process
     it is longer, 0.1 seconds with 200, because each commit takes processor time."""
 
