@@ -91,6 +91,17 @@ def test_large_messages_take_several_pages(size: int, kind: str) -> None:
         check_pages(stream, 4, max_bytes=max_bytes)
 
 
+@pytest.mark.parametrize("held", [[EURO[:1]], [EURO[:1], EURO[1:2]]])
+@pytest.mark.parametrize("max_bytes", [1, 2, 3, 4, 5, 6, 100])
+def test_an_append_without_the_end_of_a_character_is_no_page(held: list[bytes], max_bytes: int) -> None:
+    """A page without a message, and with others before it, would be asked for again and again."""
+    stream = create("text/plain", ["one", "four", *held])
+    page = stream.read_last(9, max_bytes=max_bytes)
+    assert page.messages[-1:] == ["four"]
+    assert page.has_earlier == (len(page.messages) == 1)
+    check_pages(stream, 9, max_bytes=max_bytes)
+
+
 def test_by_default_a_page_has_room_for_a_few_megabytes() -> None:
     """Clients send the messages, and a worker has one memory."""
     stream = create(JSON, ["x" * 1_000_000 for _ in range(9)])
@@ -325,6 +336,7 @@ def check_pages(stream: Stream, count: int, max_bytes: int = LAST_PAGE_BYTES) ->
         assert page.messages == expected[-count:]
     assert list(stream.read(page.next_offset)) == []
     earlier = page.messages
+    assert earlier or not page.has_earlier
     while page.has_earlier:
         page = stream.read_last(count, before=page.offset, max_bytes=max_bytes)
         earlier = page.messages + earlier

@@ -101,6 +101,7 @@ def last(
         position = start
         portions.append([message for message in whole(info, taken[::-1], using) if message.data])
         missing -= len(portions[-1])
+        is_full = is_full and missing < count  # otherwise only appends without the end of a character were taken
     return [message for part in reversed(portions) for message in part], position > info.first_position
 
 
