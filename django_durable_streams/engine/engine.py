@@ -108,7 +108,7 @@ class Engine:
         for number, backlog in enumerate(operations):
             name = f"durable-streams-write-{number}"
             committer = Committer(name, self.monitor, backlog, self._committed, lock, compaction_tracker)
-            committer.context.is_watched = lambda number: any(hub.is_watched(number) for hub in [*self._hubs.values()])
+            committer.context.is_watched = lambda *ask: any(hub.is_watched(*ask) for hub in [*self._hubs.values()])
             self._ends.callback(committer.stop)
             self.numbers.committers.append(committer.numbers)
             self._writers.append(committer)

@@ -71,9 +71,9 @@ class Hub:
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def is_watched(self, stream_id: int) -> bool:
-        """Return whether a stream has a watch here. Safe to call from any thread."""
-        return stream_id in self._watches
+    def is_watched(self, stream_id: int, by: int = 0) -> bool:
+        """Return whether a stream has a watch here, with so many readers at least. Safe to call from any thread."""
+        return (watch := self._watches.get(stream_id)) is not None and len(watch.listeners) >= by
 
     def watches(self) -> list[Watch]:
         """Return the present watches. Safe to call from any thread."""

@@ -383,7 +383,7 @@ async def test_news_for_readers_come_behind_the_turn_that_answers(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT))
-    monkeypatch.setattr(engine._writers[0].context, "is_watched", lambda stream_id: True)
+    monkeypatch.setattr(engine._writers[0].context, "is_watched", lambda stream_id, by: True)
     assert await order_of(engine, monkeypatch, 1) == ["answer", "turn", "news"]
 
 
@@ -392,7 +392,7 @@ async def test_the_committer_waits_for_no_turn_without_readers_or_for_many_answe
     engine: Engine, monkeypatch: pytest.MonkeyPatch, appends: int, is_watched: bool
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT))
-    monkeypatch.setattr(engine._writers[0].context, "is_watched", lambda stream_id: is_watched)
+    monkeypatch.setattr(engine._writers[0].context, "is_watched", lambda stream_id, by: is_watched)
     order = await order_of(engine, monkeypatch, appends)
     assert "turn" not in order
     assert order.count("news") == 1
@@ -402,10 +402,12 @@ async def test_the_engine_says_which_streams_have_readers(engine: Engine) -> Non
     await outcomes_of(engine, Create("a", TEXT))
     is_watched = engine._writers[0].context.is_watched
     info = (await engine.read("a", Sentinel.NOW)).info
-    assert not is_watched(info.id)
     hub = engine.hub()
-    reader = LiveReader(hub)
-    watch = await hub.join(info, reader)
-    assert is_watched(info.id)
-    assert not is_watched(info.id + 1)
-    hub.leave(watch, reader)
+    readers = [LiveReader(hub) for _ in range(3)]
+    for count, reader in enumerate(readers):
+        assert not is_watched(info.id, count + 1)
+        watch = await hub.join(info, reader)
+        assert is_watched(info.id, count + 1)
+    assert not is_watched(info.id + 1, 1)
+    for reader in readers:
+        hub.leave(watch, reader)
