@@ -6,8 +6,8 @@ of that where the token has allowed the same request before (`python -m benchmar
 - Invariant: the verdict is that of `Guard.admit`.
 - Why it holds: it is for requests for which `admit` calls the same methods with the same arguments, and does nothing
   else. Their permissions use memory only, no limit counts them, and no caller is looked up. A remembered grant is of
-  one method that depends on nothing but the key of the grant (`base.by_token`). One grant is enough, whatever the other
-  permissions say. Refusals are not remembered.
+  one method that depends on nothing but the key of the grant (`base.by_token`), as do all methods before it, which may
+  raise an error or note the request. The methods after it are not asked. Refusals are not remembered.
 - Switch off: let `methods_in_memory` return nothing, or do not call `_grants.put`.
 
 It does not know how a refusal is made.
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from inspect import isawaitable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from django.core import exceptions
@@ -115,6 +116,8 @@ class MemoryChecks:
         listed_path: str = "",
     ) -> None:
         self._methods = methods
+        self._by_token = {method: tuple(takewhile(is_by_token, asked)) for method, asked in methods.items()}
+        """The methods whose grants may be remembered, by HTTP method."""
         self._identity = identity
         self._credential_headers = credential_headers
         self._refusal = refusal
@@ -143,7 +146,7 @@ class MemoryChecks:
             raise self._refusal(self._identity, access_request, path, ACTION_BY_METHOD[request.method])
         if granted_by is None:
             return False
-        if access_request.expires is not None and is_by_token(granted_by):
+        if access_request.expires is not None and granted_by in self._by_token[request.method]:
             self._grants.put(grant, access_request.expires)
         return True
 

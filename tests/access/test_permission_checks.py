@@ -15,7 +15,7 @@ from django_durable_streams.access import bearer
 from django_durable_streams.access.base import Permission
 from django_durable_streams.access.guard import current_guard
 from django_durable_streams.permissions import BearerTokens, sign
-from django_durable_streams.protocol.errors import DurableStreamsError, PermissionDenied
+from django_durable_streams.protocol.errors import DurableStreamsError, PermissionDenied, ServiceUnavailable
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.uvicorn import request_heads
 from django_durable_streams.server.uvicorn.mount import Mount
@@ -82,6 +82,20 @@ class Revocable(BearerTokens):
 
     def can_read(self, user: Any, path: str, request: Any) -> Any:
         return path not in self.revoked and super().can_read(user, path, request)
+
+
+class UnderMaintenance(Counting):
+    """Allows nothing, and raises an error while the site is under maintenance."""
+
+    is_on = False
+
+    def can_read(self, user: Any, path: str, request: Any) -> Any:
+        calls.append(path)
+        if self.is_on:
+            raise ServiceUnavailable("The site is under maintenance.")
+        return False
+
+    can_create = can_append = can_close = can_delete = can_read
 
 
 class InThread(Counting):
@@ -235,6 +249,26 @@ def test_a_class_that_decides_otherwise_is_asked_each_time() -> None:
                 guard.admit_at_once(request("GET", "open/a", lines))
         finally:
             Revocable.revoked.clear()
+
+
+@pytest.mark.parametrize("others", [[], [SIGNED]])
+async def test_a_class_before_the_token_is_asked_each_time(
+    others: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may raise an error, or count the requests."""
+    lines = [b"Authorization: Bearer " + TOKEN.encode()]
+    calls.clear()
+    with override_streams(PERMISSION_CLASSES=[*others, permission("UnderMaintenance"), BEARER]):
+        guard = current_guard()
+        assert guard is not None
+        for _ in range(3):
+            assert guard.admit_at_once(request("GET", "open/a", lines))
+        assert calls == ["open/a"] * 3
+        monkeypatch.setattr(UnderMaintenance, "is_on", True)
+        with pytest.raises(ServiceUnavailable):
+            await guard.admit(request("GET", "open/a", lines))
+        with pytest.raises(ServiceUnavailable):
+            guard.admit_at_once(request("GET", "open/a", lines))
 
 
 async def test_a_method_is_called_once() -> None:
