@@ -50,28 +50,31 @@ def bytes_around(added: list[Header], default_headers: list[Header]) -> _Around 
         added: the common headers of the response. No code changes this list.
         default_headers: the headers that uvicorn adds to every response.
     """
-    if _last_around[0] is not default_headers:
+    last = _last_around  # read once: a server in another thread may put its own here meanwhile
+    if last[0] is not default_headers:
         return None
-    kept = _last_around[1].get(id(added))
+    kept = last[1].get(id(added))
     return None if kept is None else kept[1]
 
 
 def keep_around(data: bytes, offset: bytes, added: list[Header], default_headers: list[Header]) -> None:
     """Keep the bytes around the offset in an encoded response."""
     global _last_around
-    if _last_around[0] is not default_headers:
-        _last_around = default_headers, {}
+    last = _last_around
+    if last[0] is not default_headers:
+        last = _last_around = default_headers, {}
     before, _, after = data.partition(offset)
-    _last_around[1][id(added)] = added, (before, after)  # with the list, so that its id stays its own
+    last[1][id(added)] = added, (before, after)  # with the list, so that its id stays its own
 
 
 def _first_lines(status: int, default_headers: list[Header]) -> bytes:
     """Return the status line and uvicorn's default headers, of which it makes a new list every second."""
     global _last
-    if _last[0] is not default_headers:
-        _last = default_headers, {}
-    lines = _last[1].get(status)
+    last = _last
+    if last[0] is not default_headers:
+        last = _last = default_headers, {}
+    lines = last[1].get(status)
     if lines is None:
         status_line = b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode())
-        lines = _last[1][status] = b"\r\n".join([status_line, *map(_FIELD, default_headers)])
+        lines = last[1][status] = b"\r\n".join([status_line, *map(_FIELD, default_headers)])
     return lines
