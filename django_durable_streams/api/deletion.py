@@ -42,6 +42,11 @@ def delete(streams: Sequence[StreamMethods], using: str, *, must_exist: bool = F
     return count, related_counts
 
 
+def is_under_way(stream: StreamMethods, using: str) -> bool:
+    """Return whether a deletion of a stream is under way, and a receiver for one of its rows deletes it again."""
+    return related_rows.is_followed(stream.pk, using)
+
+
 def delete_keys(keys: Sequence[StreamKey], using: str) -> int:
     """Delete streams as `delete` does, and return their number. Only those are loaded to which other rows refer.
 

@@ -182,8 +182,11 @@ def append_many(
 
 def delete(stream: StreamMethods, using: str | None) -> tuple[int, dict[str, int]]:
     """Delete a stream. See `Stream.delete`."""
+    alias = using or stream._alias()
+    if deletion.is_under_way(stream, alias):
+        return 0, {}
     stream._expected()
-    count, related_counts = deletion.delete([stream], using or stream._alias(), must_exist=True)
+    count, related_counts = deletion.delete([stream], alias, must_exist=True)
     return count + sum(related_counts.values()), {stream._meta.label: count, **related_counts}
 
 

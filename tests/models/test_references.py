@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.db import models
 from django.db.models.deletion import ProtectedError, RestrictedError
+from django.db.models.signals import post_delete, pre_delete
 from django.utils import timezone
 
-from django_durable_streams.api import transactions
+from django_durable_streams.api import deletion, transactions
 from django_durable_streams.models import Stream
+from django_durable_streams.protocol.errors import StreamNotFound
 from django_durable_streams.store.operations import Delete
 from django_durable_streams.store.upkeep import removal
 from tests.referring import LABEL, Make
@@ -97,3 +100,69 @@ def test_a_project_that_deletes_its_own_rows_leaves_streams_alone(make: Make) ->
     note.objects.create(stream=stream)
     note.objects.all().delete()
     assert list(stream.read()) == [b"x"]
+
+
+def _end_by_clients() -> None:
+    for path in ("a", "b"):
+        transactions.apply(Delete(path), "default")
+    while removal.purge("default"):
+        pass
+
+
+def _expire() -> None:
+    Stream.objects.unguarded().update(deadline=timezone.now())
+    removal.expire("default")
+    while removal.purge("default"):
+        pass
+
+
+ENDS: dict[str, Callable[[Any], object]] = {
+    "of one stream": lambda note: [stream.delete() for stream in Stream.objects.alive()],
+    "of many streams": lambda note: Stream.objects.alive().delete(),
+    "of unused streams": lambda note: deletion.delete_unchanged(
+        list(Stream.objects.values_list("path", "pk", "tail_position")), "default"
+    ),
+    "of rows": lambda note: note.objects.all().delete(),
+    "by HTTP": lambda note: _end_by_clients(),
+    "by expiry": lambda note: _expire(),
+}
+
+
+@pytest.mark.parametrize("signal", [pre_delete, post_delete])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_receiver_for_a_row_may_delete_the_stream_in_whichever_way_the_deletion_began(
+    make: Make, end: str, signal: Any
+) -> None:
+    note = make("Note", models.CASCADE)
+    for path in ("a", "b"):
+        note.objects.create(stream=Stream.objects.create(path=path))
+
+    def delete_stream(instance: Any, **kwargs: Any) -> None:
+        instance.stream.delete()
+
+    signal.connect(delete_stream, sender=note)
+    try:
+        ENDS[end](note)
+    finally:
+        signal.disconnect(delete_stream, sender=note)
+    assert not note.objects.exists()
+    assert not Stream.objects.alive().exists()
+
+
+def test_a_receiver_for_a_row_cannot_delete_a_stream_that_has_gone_before(make: Make) -> None:
+    note = make("Note", models.CASCADE)
+    stream, gone = Stream.objects.create(path="a"), Stream.objects.create(path="b")
+    note.objects.create(stream=stream)
+    Stream.objects.get(path="b").delete()
+
+    def delete_stream(**kwargs: Any) -> None:
+        gone.delete()
+
+    post_delete.connect(delete_stream, sender=note)
+    try:
+        with pytest.raises(StreamNotFound):
+            stream.delete()
+    finally:
+        post_delete.disconnect(delete_stream, sender=note)
+    assert note.objects.get().stream == stream
+    assert Stream.objects.alive().get() == stream

@@ -40,6 +40,9 @@ class RowCounts(NamedTuple):
 
 _counts: ContextVar[RowCounts | None] = ContextVar("durable_streams_related_rows", default=None)
 
+_followed: ContextVar[frozenset[tuple[str, int]]] = ContextVar("durable_streams_followed", default=frozenset())
+"""The aliases of the databases and the ids of the streams whose rows are deleted right now."""
+
 
 @contextmanager
 def counting() -> Iterator[RowCounts]:
@@ -70,10 +73,19 @@ def follow(streams: Sequence[Model], using: str) -> dict[str, int]:
     collector = _collected(streams, using)
     total = _counts.get()
     changed = list(_changed(collector)) if total is not None else []
-    _, counts = collector.delete()
+    token = _followed.set(_followed.get() | {(using, stream.pk) for stream in streams})
+    try:
+        _, counts = collector.delete()
+    finally:
+        _followed.reset(token)
     if total is not None:
         total.add(counts.items(), changed)
     return counts
+
+
+def is_followed(stream_id: int | None, using: str) -> bool:
+    """Return whether rows follow a stream right now: a receiver of the project asks, for one of these rows."""
+    return (using, stream_id) in _followed.get()
 
 
 def preview(portions: Iterable[Sequence[int]], using: str) -> tuple[RowCounts, bool]:
