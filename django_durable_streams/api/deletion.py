@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -108,4 +108,10 @@ def _youngest_first(rows: Iterable[Row]) -> list[Row]:
 
 def _with_related_rows(using: str) -> AbstractContextManager[object]:
     """Return a transaction where other models refer to streams. Elsewhere one that begins with a read may fail."""
-    return caller_transaction.atomic(using) if related_rows.are_there() else nullcontext()
+    return _transaction_with_related_rows(using) if related_rows.are_there() else nullcontext()
+
+
+@contextmanager
+def _transaction_with_related_rows(using: str) -> Iterator[None]:
+    with related_rows.counted_if_kept(), caller_transaction.atomic(using):
+        yield

@@ -881,6 +881,21 @@ def test_prune_counts_the_rows_of_the_project_that_follow_their_streams(make: Ma
     assert "rows" not in streams("prune").replace("held by other rows", "")
 
 
+@pytest.mark.django_db(transaction=True)
+def test_prune_counts_no_rows_of_a_transaction_that_was_rolled_back(make: Make) -> None:
+    """A portion that the database forbids is repeated, each half."""
+    room, hold = make("Room", models.CASCADE), make("Hold", models.DO_NOTHING)
+    for number in range(4):
+        room.objects.create(stream=Stream.objects.create(path=f"a/{number}"))
+    held = hold.objects.create(stream=Stream.objects.get(path="a/3"))
+    Stream.objects.unguarded().update(deadline=clock.now() - timedelta(seconds=1))
+    counts = rows("prune")[0]
+    assert (counts["purged"], counts["left"], counts["deleted_rows"]) == (3, 1, {"sessions.Room": 3})
+    assert room.objects.count() == 1
+    held.delete()
+    assert rows("prune")[0]["deleted_rows"] == {"sessions.Room": 1}
+
+
 @pytest.mark.parametrize(("streams_limit", "rows_limit"), [(1, 1000), (5000, 2), (5000, 4)])
 def test_a_dry_run_does_not_count_all_rows_of_huge_tables(
     make: Make, monkeypatch: pytest.MonkeyPatch, streams_limit: int, rows_limit: int

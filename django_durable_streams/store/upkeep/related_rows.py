@@ -55,6 +55,21 @@ def counting() -> Iterator[RowCounts]:
         _counts.reset(token)
 
 
+@contextmanager
+def counted_if_kept() -> Iterator[None]:
+    """Take back the counts of a block that fails: its transaction is rolled back. To be entered before it."""
+    total = _counts.get()
+    before = RowCounts(*map(Counter, total)) if total is not None else None
+    try:
+        yield
+    except BaseException:
+        if total is not None and before is not None:
+            for counts, earlier in zip(total, before, strict=True):
+                counts.clear()
+                counts.update(earlier)
+        raise
+
+
 def follow(streams: Sequence[Model], using: str) -> dict[str, int]:
     """Delete or change the rows that refer to streams, as their `on_delete` says. Called in a transaction.
 

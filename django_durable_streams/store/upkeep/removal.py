@@ -162,7 +162,7 @@ def purge_streams(using: str, ids: Collection[int]) -> int:
     Raises:
         ProtectedError, IntegrityError: a row that refers to one of the streams forbids it. No stream was deleted.
     """
-    with atomic(using), connections[using].cursor() as cursor:
+    with related_rows.counted_if_kept(), atomic(using), connections[using].cursor() as cursor:
         query = _streams(using, _lock_removed(using, ids))
         # Chunks that another transaction merges right now are still there.
         for model in (Chunk, Producer):
