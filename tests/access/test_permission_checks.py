@@ -252,9 +252,7 @@ def test_a_class_that_decides_otherwise_is_asked_each_time() -> None:
 
 
 @pytest.mark.parametrize("others", [[], [SIGNED]])
-async def test_a_class_before_the_token_is_asked_each_time(
-    others: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_class_before_the_token_is_asked_each_time(others: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """It may raise an error, or count the requests."""
     lines = [b"Authorization: Bearer " + TOKEN.encode()]
     calls.clear()

@@ -896,6 +896,29 @@ def test_prune_counts_no_rows_of_a_transaction_that_was_rolled_back(make: Make) 
     assert rows("prune")[0]["deleted_rows"] == {"sessions.Room": 1}
 
 
+def test_a_dry_run_counts_no_rows_of_expired_streams_that_forks_keep(make: Make) -> None:
+    room = make("Room", models.CASCADE)
+    for name in ("kept", "gone"):
+        source = Stream.objects.create(path=name)
+        fork = source.fork(f"{name}/fork")
+        room.objects.bulk_create([room(stream=source), room(stream=fork)])
+    Stream.objects.unguarded().exclude(path="kept/fork").update(deadline=clock.now() - timedelta(seconds=1))
+    would = rows("prune", "--dry-run")[0]["deleted_rows"]
+    assert would == rows("prune")[0]["deleted_rows"] == {"sessions.Room": 2}
+    assert [*room.objects.values_list("stream__path", flat=True)] == ["kept", "kept/fork"]
+
+
+def test_a_dry_run_looks_at_few_rows_of_each_portion(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = make("Room", models.CASCADE)
+    for number in range(8):
+        stream = Stream.objects.create(path=f"a/{number}")
+        room.objects.bulk_create([room(stream=stream) for _ in range(10)])
+    Stream.objects.unguarded().update(created_at=timezone.now() - timedelta(days=40))
+    monkeypatch.setattr(related_rows, "MAX_ROWS", 25)
+    counts = rows("prune", "a/*", "--idle", "30d", "--dry-run")[0]
+    assert (counts["deleted_rows"], counts["all_rows_counted"]) == ({"sessions.Room": 40}, False)
+
+
 @pytest.mark.parametrize(("streams_limit", "rows_limit"), [(1, 1000), (5000, 2), (5000, 4)])
 def test_a_dry_run_does_not_count_all_rows_of_huge_tables(
     make: Make, monkeypatch: pytest.MonkeyPatch, streams_limit: int, rows_limit: int

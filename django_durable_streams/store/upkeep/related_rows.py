@@ -119,16 +119,16 @@ def preview(portions: Iterable[Sequence[int]], using: str) -> tuple[RowCounts, b
         return counts, True
     seen = 0
     for ids in portions:
-        if seen >= MAX_STREAMS or counts.deleted.total() + counts.changed.total() >= MAX_ROWS:
+        if seen >= MAX_STREAMS or not _preview(ids, using, counts):
             return counts, False
         seen += len(ids)
-        if not _preview(ids, using, counts):
-            return counts, False
     return counts, True
 
 
 def _preview(ids: Sequence[int], using: str, counts: RowCounts) -> bool:
     """Count the rows that would follow some streams, and return whether there are not too many."""
+    if counts.deleted.total() + counts.changed.total() >= MAX_ROWS:
+        return False
     streams = Stream.objects.using(using).filter(has_id("id", ids, using))
     numbers = [rows[: MAX_ROWS + 1].count() for rows in _referring(streams, using)]
     if sum(numbers) > MAX_ROWS and len(ids) == 1:

@@ -57,6 +57,11 @@ def expired(
     return [(deadline, stream_id) for deadline, stream_id in rows if deadline is not None]
 
 
+def expired_without_forks(using: str, now: datetime) -> StreamQuerySet:
+    """Return the expired streams without forks, or with forks that have expired as well: no fork keeps them."""
+    return Stream.objects.using(using).expired(now).exclude(Exists(_forks(using).exclude(deadline__lte=now)))
+
+
 def expire(using: str, now: datetime | None = None, ids: Collection[int] | None = None) -> list[Commit]:
     """Remove expired streams, or soft-delete those with forks; return the changes.
 
