@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..protocol.errors import ProducerFenced, StreamClosed, StreamNotFound
 from ..runtime import background
+from ..runtime.lasting_futures import lasting_future, resolve
 from ..runtime.results import copy_of
 from .stream_appender import StreamAppender
 from .writer_endings import Ending, ErrorEndings
@@ -72,7 +73,7 @@ class StreamCommitter:
         self._waiting_for_commit: list[tuple[int, Future[None]]] = []
         self._failure: BaseException | None = None
         self._ending: Ending | None = None
-        self._ended: Future[None] = _future()
+        self._ended: Future[None] = lasting_future()
         self._changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -107,7 +108,7 @@ class StreamCommitter:
         with self._lock:
             self._check()
             if self._is_full():
-                self._waiting_for_room.append(room := _future())
+                self._waiting_for_room.append(room := lasting_future())
                 return room
             self._buffer.append(data)
             self._size += len(data)
@@ -124,7 +125,7 @@ class StreamCommitter:
     def flush(self) -> Future[None]:
         """Commit the taken messages now. The returned future is done when they are committed."""
         self._check_process()
-        committed = _future()
+        committed = lasting_future()
         with self._lock:
             self._check()
             if self._committed_count >= self._taken_count:
@@ -137,7 +138,7 @@ class StreamCommitter:
     def end(self, ending: Ending) -> Future[None]:
         """Commit the taken messages and end the stream. The returned future is done then, or has the error."""
         if not self.is_ours:
-            nothing = _future()
+            nothing = lasting_future()
             nothing.set_result(None)
             return nothing
         self._call_in_loop(lambda: self._begin_end(ending))
@@ -157,7 +158,7 @@ class StreamCommitter:
                 "A writer of %s lost its event loop. Its last messages may be lost.",
                 self.appender.path,
             )
-            _resolve(self._ended, RuntimeError("The event loop has ended."))
+            resolve(self._ended, RuntimeError("The event loop has ended."))
 
     def _check_process(self) -> None:
         if not self.is_ours:
@@ -207,6 +208,7 @@ class StreamCommitter:
             raise  # the event loop is gone, as at the end of a process that was forked
         except BaseException as error:
             self._fail(error)
+            _writing.discard(self)
             while self._ending is None:
                 self._changed.clear()
                 await self._changed.wait()
@@ -215,11 +217,12 @@ class StreamCommitter:
         except BaseException as error:  # whoever waits for the end gets it
             outcome = error
         _open.discard(self)
-        _resolve(self._ended, outcome)
+        _writing.discard(self)
+        resolve(self._ended, outcome)
 
     def _next_tick(self, now: float) -> float:
         """Return the next multiple of the interval. So writers of the same interval and phase share their commits."""
-        interval = self._settings.interval_among(len(_open)) if self.pace is None else self.pace()
+        interval = self._settings.interval_among(len(_writing)) if self.pace is None else self.pace()
         if not interval:
             return now
         tick = ((now / interval - self.phase) // 1 + 1 + self.phase) * interval
@@ -240,7 +243,9 @@ class StreamCommitter:
                 self._is_idle = not self._buffer and self._ending is None
             if not self._is_idle:
                 break
+            _writing.discard(self)
             await self._changed.wait()
+        _writing.add(self)
         self._must_flush = False
         return bool(self._buffer)
 
@@ -304,24 +309,11 @@ class StreamCommitter:
             logger.warning("A writer of %s failed, and the stream could not be marked: %s", self.appender.path, error)
 
 
-def _future() -> Future[None]:
-    """Return a future that its waiters cannot cancel."""
-    future: Future[None] = Future()
-    future.set_running_or_notify_cancel()
-    return future
-
-
-def _resolve(future: Future[None], error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
-
-
 _open: set[StreamCommitter] = set()
 """Committers that have begun and not ended."""
+
+_writing: set[StreamCommitter] = set()
+"""Those of them that commit: the others wait for their next message, and take no processor time."""
 
 _process = os.getpid()
 """The id of this process. A system call for each message takes far longer than a comparison."""
@@ -332,6 +324,7 @@ def _begin_child() -> None:
     global _process
     _process = os.getpid()
     _open.clear()
+    _writing.clear()
 
 
 @atexit.register

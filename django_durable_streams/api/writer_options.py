@@ -10,7 +10,7 @@ from ..protocol.producers import server_producer
 from ..protocol.values import Data
 
 INTERVAL = 0.05
-"""Seconds between the commits of a writer by default, where few are open: 20 commits in a second."""
+"""Seconds between the commits of a writer by default, where few write: 20 commits in a second."""
 
 MAX_COMMITS = 2000
 """Commits that all writers of a process make in a second by default. With more writers, each commits less often."""
@@ -20,7 +20,7 @@ MAX_BYTES = 64 * 1024
 
 
 def default_interval(writers: int) -> float:
-    """Return the seconds between two commits of each of so many open writers."""
+    """Return the seconds between two commits of each of so many writers."""
     return max(INTERVAL, writers / MAX_COMMITS)
 
 
@@ -45,8 +45,8 @@ class WriterOptions(TypedDict, total=False):
     does not count it. If it cannot be made or encoded, the error is logged and "The writer failed." is written."""
 
     interval: float | None
-    """Seconds between two commits. By default 0.05, so 20 in a second. With more than 100 open writers in the process
-    it is longer, 0.1 seconds with 200, because each commit takes processor time."""
+    """Seconds between two commits. By default 0.05, so 20 in a second. With more than 100 writers in the process that
+    have messages, it is longer, 0.1 seconds with 200, because each commit takes processor time."""
 
     max_bytes: int
     """Bytes of collected messages from which the writer commits at once: 64 KiB by default. `write` then waits until
@@ -77,7 +77,7 @@ class WriterSettings:
             raise ValueError("max_bytes is a whole number, 1 or more.")
 
     def interval_among(self, writers: int) -> float:
-        """Return the seconds between two commits while so many writers of the process are open."""
+        """Return the seconds between two commits while so many writers of the process have messages."""
         return default_interval(writers) if self.interval is None else self.interval
 
     def stored_producer(self) -> str | None:

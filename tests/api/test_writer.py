@@ -477,13 +477,36 @@ def test_a_writer_that_begins_as_an_engine_ends_uses_the_next_one(
 
 def test_many_writers_of_a_process_commit_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     def next_tick(writers: int, **options: float) -> float:
-        monkeypatch.setattr(stream_committer, "_open", {*range(writers)})
+        monkeypatch.setattr(stream_committer, "_writing", {*range(writers)})
         committer = StreamCommitter(Stream(pk=1, path="a"), "default", WriterSettings(**options))  # type: ignore[arg-type]
         return committer._next_tick(1000.0) - 1000
 
     assert [round(next_tick(writers), 6) for writers in (1, 100, 200, 2000)] == [0.05, 0.05, 0.1, 1.0]
     assert round(next_tick(2000, interval=0.05), 6) == 0.05
     assert next_tick(2000, interval=0) == 0
+
+
+async def test_only_writers_with_messages_make_others_commit_less_often(answer: Stream) -> None:
+    """A process may hold thousands of writers that wait for their next message."""
+    async with answer.awriter() as writer:
+        for number in range(3):
+            await until(lambda: not stream_committer._writing)
+            await writer.write(number)
+            await until(lambda: stream_committer._writing == {writer.core})
+    assert not stream_committer._writing
+    assert await messages(answer) == [0, 1, 2]
+
+
+async def test_a_writer_that_has_failed_makes_no_others_commit_less_often(answer: Stream) -> None:
+    async def write_to_a_deleted_stream() -> None:
+        async with answer.awriter() as writer:
+            await answer.adelete()
+            await writer.write("lost")
+            await until(lambda: writer.core._failure is not None)
+            await until(lambda: not stream_committer._writing)
+
+    with pytest.raises(StreamNotFound):
+        await write_to_a_deleted_stream()
 
 
 def test_writers_of_one_interval_commit_at_the_same_ticks() -> None:

@@ -49,7 +49,11 @@ def waiting_paths(using: str) -> Iterator[tuple[str, str]]:
 def waiting_ids(using: str, portion: int) -> Iterator[list[int]]:
     """Yield the ids of the streams that wait, in portions. Expired ones that their forks keep are left out."""
     streams = Stream.objects.using(using)
-    for query in (removal.expired_without_forks(using, clock.now()), removal.unneeded_streams(using), streams.purgeable()):
+    for query in (
+        removal.expired_without_forks(using, clock.now()),
+        removal.unneeded_streams(using),
+        streams.purgeable(),
+    ):
         keys, after = query.order_by("id").values_list("pk", flat=True), 0
         while ids := list(keys.filter(pk__gt=after)[:portion]):
             yield ids
