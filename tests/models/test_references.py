@@ -120,7 +120,7 @@ ENDS: dict[str, Callable[[Any], object]] = {
     "of one stream": lambda note: [stream.delete() for stream in Stream.objects.alive()],
     "of many streams": lambda note: Stream.objects.alive().delete(),
     "of unused streams": lambda note: deletion.delete_unchanged(
-        list(Stream.objects.values_list("path", "pk", "tail_position")), "default"
+        [(stream.path or "", stream.pk, stream.tail_position) for stream in Stream.objects.all()], "default"
     ),
     "of rows": lambda note: note.objects.all().delete(),
     "by HTTP": lambda note: _end_by_clients(),
