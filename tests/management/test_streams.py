@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.core.management.base import CommandError, OutputWrapper
 from django.db import connection, models
+from django.db.models.signals import post_delete
 from django.test import override_settings
 from django.utils import timezone
 
@@ -894,6 +895,34 @@ def test_prune_counts_no_rows_of_a_transaction_that_was_rolled_back(make: Make) 
     assert room.objects.count() == 1
     held.delete()
     assert rows("prune")[0]["deleted_rows"] == {"sessions.Room": 1}
+
+
+@pytest.mark.parametrize("has_receivers", [False, True])
+@pytest.mark.parametrize("on_delete", [models.SET_NULL, models.SET(None)])
+def test_a_row_that_is_deleted_is_not_counted_as_changed(make: Make, has_receivers: bool, on_delete: Any) -> None:
+    """With a receiver, Django deletes the rows one by one."""
+    archive = models.ForeignKey(Stream, on_delete, null=True, related_name="+")
+    room = make("Room", models.CASCADE, archive=archive)
+    first, second = Stream.objects.create(path="a/1"), Stream.objects.create(path="a/2")
+    kept = Stream.objects.create(path="b")
+    for stream, other in ((first, second), (second, second), (kept, second), (first, kept)):
+        room.objects.create(stream=stream, archive=other)
+    Stream.objects.unguarded().update(created_at=timezone.now() - timedelta(days=40))
+
+    def receiver(**kwargs: Any) -> None:
+        pass
+
+    if has_receivers:
+        post_delete.connect(receiver, sender=room)
+    try:
+        would = rows("prune", "a/*", "--idle", "30d", "--dry-run")[0]
+        done = rows("prune", "a/*", "--idle", "30d", "--no-input")[0]
+    finally:
+        post_delete.disconnect(receiver, sender=room)
+    expected = {"sessions.Room": 3}, {"sessions.Room": 1}
+    assert (would["deleted_rows"], would["changed_rows"]) == expected
+    assert (done["deleted_rows"], done["changed_rows"]) == expected
+    assert [*room.objects.values_list("stream__path", "archive")] == [("b", None)]
 
 
 def test_a_dry_run_counts_no_rows_of_expired_streams_that_forks_keep(make: Make) -> None:

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from django.apps import apps
-from django.db.models import Model, ProtectedError, QuerySet, RestrictedError
+from django.db.models import CASCADE, Model, ProtectedError, Q, QuerySet, RestrictedError
 from django.db.models.deletion import Collector, get_candidate_relations_to_delete
 
 from ...models import Stream
@@ -168,9 +168,19 @@ def _deleted(collector: Any) -> Iterator[tuple[str, int]]:
 
 
 def _changed(collector: Any) -> Iterator[tuple[str, int]]:
+    """Yield the numbers of rows that are changed and stay: a row may have a key of each kind."""
     for (field, _), groups in collector.field_updates.items():
+        if field.remote_field.on_delete is CASCADE:  # on MySQL, Django empties the key before it deletes the row
+            continue
+        deleted = collector.data.get(field.model, ())
+        are_deleted = Q(pk__in=[row.pk for row in deleted])
+        for query in collector.fast_deletes:
+            if query.model is field.model:
+                are_deleted |= Q(pk__in=query.values("pk"))
         for rows in groups:
-            yield field.model._meta.label, rows.count() if isinstance(rows, QuerySet) else len(rows)
+            is_query = isinstance(rows, QuerySet)
+            number = rows.exclude(are_deleted).count() if is_query else sum(row not in deleted for row in rows)
+            yield field.model._meta.label, number
 
 
 def are_there() -> bool:
