@@ -36,5 +36,7 @@ def referring_models() -> Iterator[Make]:
     for result in reversed(made):
         with connection.schema_editor() as editor:
             editor.delete_model(result)
-        del apps.all_models[LABEL][result.__name__.lower()]
+        tables: list[Any] = [result, *(field.remote_field.through for field in result._meta.local_many_to_many)]
+        for model in tables:
+            del apps.all_models[LABEL][model.__name__.lower()]
     apps.clear_cache()

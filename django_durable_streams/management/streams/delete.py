@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from django.core.management.base import CommandError
 from django.db.models import ProtectedError, RestrictedError
@@ -11,6 +11,7 @@ from django.db.models import ProtectedError, RestrictedError
 from ...api import deletion
 from ...protocol.producers import SERVER_MARK
 from ...store.read.listing import StreamKey
+from ...store.upkeep import related_rows
 from ...subscriptions import operating
 from .base import (
     Console,
@@ -25,6 +26,7 @@ from .base import (
     is_pattern,
 )
 from .progress import progress
+from .row_changes import RowChanges
 
 STREAMS_PER_TRANSACTION = 500
 """Streams that one transaction deletes. Appends wait for the transaction."""
@@ -62,23 +64,57 @@ A deleted stream is gone at once. Its rows are purged in the background by the s
             console.write(f"The cursors of {name} {outcome}.", consumer=name)
             return
         if options["dry_run"]:
-            for keys in find_keys(paths, console.using):
-                for path, _ in keys:
-                    console.write(f"{path} would be deleted.", path=path)
+            _preview(console, paths)
             return
         total = None
         if any(map(is_pattern, paths)):
             total = count_streams(paths, console.using)
-            if total:
-                console.confirm(f"Delete {counted(total, 'stream')}?", options)
+            if total and options["interactive"]:
+                preview = related_rows.Preview(console.using)
+                preview.look([key.id for key in keys] for keys in _portions(paths, console.using))
+                question = f"Delete {counted(total, 'stream')}?"
+                console.confirm(" ".join([*_foretold(RowChanges.of(preview)), question]), options)
         count = 0
-        with progress(console, "streams", total) as counting:
-            for keys in find_keys(paths, console.using):
-                for first in range(0, len(keys), STREAMS_PER_TRANSACTION):
-                    portion = keys[first : first + STREAMS_PER_TRANSACTION]
-                    count += _delete(portion, console.using, count)
-                    counting.add(len(portion))
-        console.write(f"{counted(count, 'stream', 'are')} deleted.", deleted=count)
+        with related_rows.counting() as rows, progress(console, "streams", total) as counting:
+            for keys in _portions(paths, console.using):
+                count += _delete(keys, console.using, count)
+                counting.add(len(keys))
+        console.write(
+            " ".join([f"{counted(count, 'stream', 'are')} deleted.", *RowChanges(rows, {}).sentences(dry_run=False)]),
+            deleted=count,
+            deleted_rows=dict(rows.deleted),
+            changed_rows=dict(rows.changed),
+        )
+
+
+def _portions(paths: Sequence[str], using: str) -> Iterator[Sequence[StreamKey]]:
+    """Yield the keys of the streams, as many as one transaction deletes."""
+    for keys in find_keys(paths, using):
+        for first in range(0, len(keys), STREAMS_PER_TRANSACTION):
+            yield keys[first : first + STREAMS_PER_TRANSACTION]
+
+
+def _preview(console: Console, paths: Sequence[str]) -> None:
+    """Name the streams that would be deleted, and in the end the rows of the project that would go with them."""
+    preview = related_rows.Preview(console.using)
+    for keys in _portions(paths, console.using):
+        preview.look([[key.id for key in keys]])
+        for path, pk in keys:
+            if labels := sorted(preview.protected.get(pk, ())):
+                text = f"{path} cannot be deleted, because rows of {' and '.join(labels)} protect it."
+                console.write(text, path=path, protected_by=labels)
+            else:
+                console.write(f"{path} would be deleted.", path=path)
+    changes = RowChanges.of(preview)
+    if sentences := [*_foretold(changes)]:
+        console.write(" ".join(sentences), **changes.values())
+
+
+def _foretold(changes: RowChanges) -> Iterator[str]:
+    """Yield the sentences on the rows of the project before a deletion."""
+    yield from changes.sentences(dry_run=True)
+    if changes.protected:
+        yield "The command stops at a protected stream."
 
 
 def _delete(keys: Sequence[StreamKey], using: str, count: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import chain
 from typing import NamedTuple
 
 from django.core.management.base import CommandError
@@ -20,6 +19,7 @@ from ...protocol.globs import Glob, glob
 from ...runtime.write_lock import write_lock
 from ...store.sql.ids import has_id
 from ...store.upkeep import related_rows, retention, sweeping
+from ...store.upkeep.related_rows import Protected
 from .base import (
     Console,
     Options,
@@ -37,6 +37,7 @@ from .base import (
 from .delete import STREAMS_PER_TRANSACTION
 from .locations import path_argument
 from .progress import progress
+from .row_changes import RowChanges
 
 
 class Prune(Subcommand):
@@ -81,19 +82,20 @@ streams prune 'jobs/**' --closed --idle 7d --no-input
         count, left_out = unused.counts() if deletes else (0, 0)
         note_left_out(console, left_out)
         if options["dry_run"]:
-            ids = unused.portions() if count else iter(())
-            waiting = sweeping.waiting_ids(console.using, STREAMS_PER_TRANSACTION)
-            rows, is_complete = related_rows.preview(chain(ids, waiting), console.using)
-            would = _Changes(count, sweeping.waiting(console.using), rows, is_complete)
+            would = _would_change(unused, count)
             _report(console, would, dry_run=True)
-            write_some(console, _named(unused if count else None, console.using))
+            write_some(console, _named(unused, count, would.related.protected))
             return
-        if count:
-            console.confirm(f"Delete {counted(count, 'stream')}?", options)
+        protected: Protected = {}
+        if count and options["interactive"]:
+            count, protected = _confirmed(console, unused, count, options)
         with related_rows.counting() as rows:
-            deleted, forbidden = _delete(console, unused, count) if count else (0, 0)
+            deleted = 0
+            if count:
+                deleted, protected = _delete(console, unused, count)
             swept = _sweep(console)
-        _report(console, _Changes(deleted, swept._replace(left=swept.left + forbidden), rows), dry_run=False)
+        related = RowChanges(rows, {**protected, **swept.protected})
+        _report(console, _Changes(deleted, swept, related), dry_run=False)
 
 
 class _Unused(NamedTuple):
@@ -130,22 +132,22 @@ class _Unused(NamedTuple):
             number, left_out = number + len(keys), left_out + spared
         return number, left_out
 
-    def delete(self, ids: Sequence[int]) -> tuple[int, int]:
+    def delete(self, ids: Sequence[int]) -> tuple[int, Protected]:
         """Delete those of some streams that are still unused, together or, where that is forbidden, each half.
 
-        Returns the number of deleted streams, and of those that a row of the project protects.
+        Returns the number of deleted streams, and the streams that rows of the project protect.
         """
         query = Stream.objects.using(self.using).alive().filter(self.condition, has_id("id", ids, self.using))
         rows = query.values_list("path", "pk", "tail_position")
         try:
             unchanged = [(path, pk, tail) for path, pk, tail in rows if path is not None]
-            return deletion.delete_unchanged(unchanged, self.using), 0
-        except (ProtectedError, RestrictedError):
+            return deletion.delete_unchanged(unchanged, self.using), {}
+        except (ProtectedError, RestrictedError) as error:
             if len(ids) == 1:
-                return 0, 1
+                return 0, {ids[0]: related_rows.protecting(error)}
             middle = len(ids) // 2
-            first, second = self.delete(ids[:middle]), self.delete(ids[middle:])
-            return first[0] + second[0], first[1] + second[1]
+            (first, kept), (second, others) = self.delete(ids[:middle]), self.delete(ids[middle:])
+            return first + second, {**kept, **others}
 
     def portions(self) -> Iterator[list[int]]:
         """Yield the ids of the streams, as many as one transaction deletes."""
@@ -172,28 +174,52 @@ class _Changes(NamedTuple):
 
     deleted: int
     swept: sweeping.Swept
-    rows: related_rows.RowCounts
-    are_all_rows_counted: bool = True
+    related: RowChanges
 
 
-def _delete(console: Console, unused: _Unused, expected: int) -> tuple[int, int]:
-    """Delete the unused streams. Return their number, and the number of streams that rows of the project protect."""
-    count = forbidden = 0
+def _would_change(unused: _Unused, count: int) -> _Changes:
+    """Return what a run would change. `count`: the number of unused streams, with those that rows protect."""
+    using = unused.using
+    preview, swept = related_rows.Preview(using), sweeping.waiting(using)
+    kept = preview.look(unused.portions()) if count else 0
+    preview.look(sweeping.ending_ids(using, STREAMS_PER_TRANSACTION))
+    kept_data = preview.look(sweeping.purgeable_ids(using, STREAMS_PER_TRANSACTION))
+    return _Changes(count - kept, swept._replace(purged=swept.purged - kept_data), RowChanges.of(preview))
+
+
+def _confirmed(console: Console, unused: _Unused, count: int, options: Options) -> tuple[int, Protected]:
+    """Ask before the deletion of unused streams, and say which rows go with them.
+
+    Returns the number of streams to delete, and those that rows protect.
+    """
+    would = _would_change(unused, count)
+    if would.deleted:
+        question = f"Delete {counted(would.deleted, 'stream')}?"
+        console.confirm(" ".join([*would.related.sentences(dry_run=True), question]), options)
+    return would.deleted, would.related.protected
+
+
+def _delete(console: Console, unused: _Unused, expected: int) -> tuple[int, Protected]:
+    """Delete the unused streams. Return their number, and the streams that rows of the project protect."""
+    count, protected = 0, dict[int, frozenset[str]]()
     with progress(console, "streams deleted", expected) as counting:
         for ids in unused.portions():
             deleted, kept = unused.delete(ids)
-            count, forbidden = count + deleted, forbidden + kept
+            count += deleted
+            protected.update(kept)
             counting.add(len(ids))
-    return count, forbidden
+    return count, protected
 
 
-def _named(unused: _Unused | None, using: str) -> Iterator[tuple[str, dict[str, object]]]:
+def _named(unused: _Unused, count: int, protected: Protected) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield the line and the values of each stream that would go. A stream that is purged has lost its path before."""
-    if unused is not None:
-        for keys in unused.pages():
-            for path, _ in keys:
+    for keys in unused.pages() if count else ():
+        for path, pk in keys:
+            if pk in protected:
+                yield f"{path} would be left.", {"path": path, "outcome": "protected"}
+            else:
                 yield f"{path} would be deleted.", {"path": path, "outcome": "deleted"}
-    for path, outcome in sweeping.waiting_paths(using):
+    for path, outcome in sweeping.waiting_paths(unused.using):
         kind = "has expired" if outcome == "expired" else "was deleted, and its forks are gone"
         yield f"{path} {kind}, so it would be removed.", {"path": path, "outcome": outcome}
 
@@ -209,6 +235,7 @@ def _since(idle_seconds: int | None) -> datetime | None:
 
 def _sweep(console: Console) -> sweeping.Swept:
     expired = removed = purged = left = 0
+    protected: dict[int, frozenset[str]] = {}
     portions = sweeping.sweep(console.using)
     with progress(console, "streams swept") as counting:
         while True:
@@ -220,23 +247,22 @@ def _sweep(console: Console) -> sweeping.Swept:
                 announce(list(swept.commits), console.using)
             expired, removed = expired + swept.expired, removed + swept.removed
             purged, left = purged + swept.purged, left + swept.left
+            protected.update(swept.protected)
             counting.add(swept.expired + swept.removed + swept.purged)
-    return sweeping.Swept(expired, removed, purged, left)
+    return sweeping.Swept(expired, removed, purged, left, protected)
 
 
 def _report(console: Console, changes: _Changes, *, dry_run: bool) -> None:
-    swept, rows = changes.swept, changes.rows
+    swept, related = changes.swept, changes.related
     console.write(
-        " ".join([*_sentences(changes.deleted, swept, dry_run), *_sentences_about_rows(changes, dry_run)])
+        " ".join([*_sentences(changes.deleted, swept, dry_run), *related.sentences(dry_run=dry_run)])
         or "Nothing to delete.",
         deleted=changes.deleted,
         expired=swept.expired,
         removed=swept.removed,
         purged=swept.purged,
-        left=swept.left,
-        deleted_rows=dict(rows.deleted),
-        changed_rows=dict(rows.changed),
-        all_rows_counted=changes.are_all_rows_counted,
+        left=swept.left + len(related.protected),
+        **related.values(),
         dry_run=dry_run,
     )
 
@@ -255,19 +281,5 @@ def _sentences(deleted: int, swept: sweeping.Swept, dry_run: bool) -> Iterator[s
         data = f"The data of {counted(swept.purged, 'deleted stream')}"
         yield f"{data} {'would be' if dry_run else 'was'} removed."
     if swept.left:
-        are = "is" if swept.left == 1 else "are"
-        yield f"{counted(swept.left, 'stream')} {are} held by other rows or transactions."
-
-
-def _sentences_about_rows(changes: _Changes, dry_run: bool) -> Iterator[str]:
-    """Yield a sentence for each model of the project whose rows follow their streams, by their `on_delete`."""
-    at_least = "" if changes.are_all_rows_counted else "At least "
-    for counts, deed in (
-        (changes.rows.deleted, "deleted with their streams"),
-        (changes.rows.changed, "changed, as their on_delete says"),
-    ):
-        for label, count in sorted(counts.items()):
-            was = "would be" if dry_run else "was" if count == 1 else "were"
-            yield f"{at_least}{counted(count, 'row')} of {label} {was} {deed}."
-    if not (changes.are_all_rows_counted or changes.rows.deleted or changes.rows.changed):
-        yield "The rows of the project that refer to them are too many to count."
+        them = "it" if swept.left == 1 else "them"
+        yield f"{counted(swept.left, 'stream', 'are')} left, because other transactions hold {them}."

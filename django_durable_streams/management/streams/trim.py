@@ -22,8 +22,10 @@ from .base import (
     add_dry_run,
     add_hint,
     add_include_keep_all,
+    counted,
     duration,
     each_stream,
+    find_keys,
     is_pattern,
     note_left_out,
 )
@@ -76,12 +78,13 @@ Nobody reads the dropped data any more, except for forks that have it. Servers d
         if (options["offset"] is None) is (options["older_than"] is None):
             raise CommandError("Name an offset, or a time by --older-than DURATION.")
         moment = _moment(options["older_than"])
-        if is_pattern(path):
-            if options["offset"] not in (None, *_OF_ALL_STREAMS):
-                raise CommandError("An offset belongs to one stream. With a pattern, write now, or --older-than.")
-            if not is_dry:
-                console.confirm(f"Drop data of all streams that match {path}?", options)
+        if is_pattern(path) and options["offset"] not in (None, *_OF_ALL_STREAMS):
+            raise CommandError("An offset belongs to one stream. With a pattern, write now, or --older-than.")
         spares = is_pattern(path) and not options["include_keep_all"] and retention.may_keep_all(console.using)
+        if is_pattern(path) and not is_dry and options["interactive"]:
+            number = _count(path, console.using, spares=spares)
+            if number:
+                console.confirm(f"Drop data of {counted(number, 'stream')} matching {path}?", options)
         left_out = 0
         for stream in each_stream([path], console.using):
             if spares and retention.keeping_all(console.using, [(stream.path or "", stream.pk)]):
@@ -107,6 +110,14 @@ Nobody reads the dropped data any more, except for forks that have it. Servers d
 
 _OF_ALL_STREAMS = ("now", "-1")
 """Offsets that each stream has."""
+
+
+def _count(pattern: str, using: str, *, spares: bool) -> int:
+    """Return how many streams a pattern names, without streams whose rule of retention keeps everything."""
+    number = 0
+    for keys in find_keys([pattern], using):
+        number += len(keys) - (len(retention.keeping_all(using, keys)) if spares else 0)
+    return number
 
 
 def _trim(stream: Stream, options: Options, moment: datetime | None, using: str) -> tuple[int, str]:

@@ -6,36 +6,55 @@ forks, and housekeeping deletes the other rows of a removed stream.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from django.apps import apps
-from django.db.models import CASCADE, Model, ProtectedError, Q, QuerySet, RestrictedError
+from django.db import IntegrityError
+from django.db.models import CASCADE, PROTECT, Model, ProtectedError, Q, QuerySet, RestrictedError
 from django.db.models.deletion import Collector, get_candidate_relations_to_delete
 
 from ...models import Stream
 from ..sql.ids import has_id
 
+Protected = Mapping[int, frozenset[str]]
+"""The ids of streams that rows of the project keep, with the labels of the models of these rows.
+
+There is no label where only the database refuses, such as for a table that no model has."""
+
 MAX_STREAMS, MAX_ROWS = 5_000, 20_000
-"""How many streams, and rows that refer to them, `preview` looks at."""
+"""How many streams, and rows that refer to them, a `Preview` looks at."""
 
 
 class RowCounts(NamedTuple):
-    """The numbers of rows of the project, by the labels of their models, at the deletion of streams."""
+    """The numbers of rows of the project, by the labels of their models, at the deletion of streams.
+
+    Rows of the automatic table of a many-to-many field have the label of the field, such as `rooms.Room.members`.
+    """
 
     deleted: Counter[str]
     changed: Counter[str]
     """Rows that stay and are changed, as by `SET_NULL`."""
 
     def add(self, deleted: Iterable[tuple[str, int]], changed: Iterable[tuple[str, int]]) -> None:
-        """Add some rows. Those of automatic tables of many-to-many fields are left out."""
+        """Add some rows, whose labels are those of their tables' models."""
         for counts, numbers in ((self.deleted, deleted), (self.changed, changed)):
             for label, number in numbers:
-                if number and not apps.get_model(label)._meta.auto_created:
-                    counts[label] += number
+                if number:
+                    counts[_shown(label)] += number
+
+
+def _shown(label: str) -> str:
+    """Return the label of a model or, of an automatic model, that of its many-to-many field."""
+    model: Any = apps.get_model(label)
+    owner = model._meta.auto_created
+    if not owner:
+        return label
+    fields = owner._meta.local_many_to_many
+    return next((str(field) for field in fields if field.remote_field.through is model), label)
 
 
 _counts: ContextVar[RowCounts | None] = ContextVar("durable_streams_related_rows", default=None)
@@ -103,48 +122,76 @@ def is_followed(stream_id: int | None, using: str) -> bool:
     return (using, stream_id) in _followed.get()
 
 
-def preview(portions: Iterable[Sequence[int]], using: str) -> tuple[RowCounts, bool]:
-    """Count the rows that would follow some streams, without a change.
+def protecting(error: IntegrityError) -> frozenset[str]:
+    """Return the labels of the models whose rows have forbidden a deletion. None where only the database refuses."""
+    name = "restricted_objects" if isinstance(error, RestrictedError) else "protected_objects"
+    rows: Iterable[Model] = getattr(error, name, ())
+    return frozenset(row._meta.label for row in rows)
+
+
+class Preview:
+    """Counts the rows that would follow streams, without a change. `MAX_STREAMS` and `MAX_ROWS` bound the work.
 
     Args:
-        portions: ids of streams, portion by portion.
         using: alias of the database.
-
-    Returns:
-        The counts, and whether they are complete: `MAX_STREAMS` and `MAX_ROWS` bound the work. Rows that forbid a
-        deletion, and rows of the same streams, do not count.
     """
-    counts = RowCounts(Counter(), Counter())
-    if not are_there():
-        return counts, True
-    seen = 0
-    for ids in portions:
-        if seen >= MAX_STREAMS or not _preview(ids, using, counts):
-            return counts, False
-        seen += len(ids)
-    return counts, True
+
+    def __init__(self, using: str) -> None:
+        self.rows = RowCounts(Counter(), Counter())
+        """The rows of streams that no row protects."""
+        self.protected: dict[int, frozenset[str]] = {}
+        """The ids of streams whose deletion is forbidden, with the labels of the models whose rows forbid it."""
+        self.is_complete = True
+        """Whether the bounds have left out no stream and no row."""
+        self._using = using
+        self._seen = 0
+
+    def look(self, portions: Iterable[Sequence[int]]) -> int:
+        """Look at streams, ids portion by portion, and return how many of them are protected."""
+        before = len(self.protected)
+        for ids in portions if are_there() else ():
+            self.is_complete = self.is_complete and self._seen < MAX_STREAMS
+            if not self.is_complete:
+                break
+            self._seen += len(ids)
+            # One query for a model finds the streams that its rows protect. The collector would need one for a stream.
+            self.protected |= _protected(ids, self._using)
+            self.is_complete = self._count([pk for pk in ids if pk not in self.protected])
+        return len(self.protected) - before
+
+    def _count(self, ids: Sequence[int]) -> bool:
+        """Count the rows that would follow some streams, and return whether there are not too many."""
+        if not ids:
+            return True
+        if self.rows.deleted.total() + self.rows.changed.total() >= MAX_ROWS:
+            return False
+        streams = Stream.objects.using(self._using).filter(has_id("id", ids, self._using))
+        number = sum(rows[: MAX_ROWS + 1].count() for _, rows in _referring(streams, self._using))
+        if number > MAX_ROWS and len(ids) == 1:
+            return False
+        try:
+            collector = _collected(list(streams.defer("lineage")), self._using) if 0 < number <= MAX_ROWS else None
+        except (ProtectedError, RestrictedError) as error:
+            if len(ids) == 1:
+                self.protected[ids[0]] = protecting(error)
+                return True
+        else:
+            if collector is not None:
+                self.rows.add(_deleted(collector), _changed(collector))
+            if number <= MAX_ROWS:
+                return True
+        middle = len(ids) // 2
+        return self._count(ids[:middle]) and self._count(ids[middle:])
 
 
-def _preview(ids: Sequence[int], using: str, counts: RowCounts) -> bool:
-    """Count the rows that would follow some streams, and return whether there are not too many."""
-    if counts.deleted.total() + counts.changed.total() >= MAX_ROWS:
-        return False
-    streams = Stream.objects.using(using).filter(has_id("id", ids, using))
-    numbers = [rows[: MAX_ROWS + 1].count() for rows in _referring(streams, using)]
-    if sum(numbers) > MAX_ROWS and len(ids) == 1:
-        return False
-    try:
-        collector = _collected(list(streams.defer("lineage")), using) if 0 < sum(numbers) <= MAX_ROWS else None
-    except (ProtectedError, RestrictedError):
-        if len(ids) == 1:
-            return True
-    else:
-        if collector is not None:
-            counts.add(_deleted(collector), _changed(collector))
-        if sum(numbers) <= MAX_ROWS:
-            return True
-    middle = len(ids) // 2
-    return _preview(ids[:middle], using, counts) and _preview(ids[middle:], using, counts)
+def _protected(ids: Sequence[int], using: str) -> Protected:
+    """Return the ids of the streams that `PROTECT` of a foreign key to them keeps, with the labels of its models."""
+    labels: dict[int, set[str]] = defaultdict(set)
+    for relation, rows in _referring(Stream.objects.using(using).filter(has_id("id", ids, using)), using):
+        if relation.on_delete is PROTECT:
+            for pk in rows.order_by().values_list(f"{relation.field.name}__pk", flat=True).distinct():
+                labels[pk].add(relation.related_model._meta.label)
+    return {pk: frozenset(some) for pk, some in labels.items()}
 
 
 def _collected(streams: Sequence[Model], using: str) -> OthersCollector:
@@ -193,15 +240,18 @@ def refer_to(streams: QuerySet[Stream], using: str) -> bool:
 
     `follow` needs the streams as objects, which takes longer than the deletion of their rows.
     """
-    return any(rows.exists() for rows in _referring(streams, using))
+    return any(rows.exists() for _, rows in _referring(streams, using))
 
 
-def _referring(streams: QuerySet[Stream], using: str) -> Iterator[QuerySet[Any]]:
-    """Yield the rows of each model that refer to one of some streams."""
+def _referring(streams: QuerySet[Stream], using: str) -> Iterator[tuple[Any, QuerySet[Any]]]:
+    """Yield the relation of each foreign key to streams, with the rows that refer to one of some streams."""
     relations: Any = get_candidate_relations_to_delete(Stream._meta)
     for relation in relations:
         if not _is_own(relation.related_model):
-            yield QuerySet(relation.related_model, using=using).filter(**{f"{relation.field.name}__in": streams})
+            rows: QuerySet[Any] = QuerySet(relation.related_model, using=using).filter(
+                **{f"{relation.field.name}__in": streams}
+            )
+            yield relation, rows
 
 
 def _is_own(model: Any) -> bool:

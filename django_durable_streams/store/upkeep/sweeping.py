@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from django.db import IntegrityError
-from django.db.models import ProtectedError, RestrictedError
+from django.db.models import QuerySet
 
 from ... import clock
 from ...models import Stream
 from ..operations import Commit
 from . import removal
-
-_FORBIDDEN = (ProtectedError, RestrictedError, IntegrityError)
+from .related_rows import Protected, protecting
 
 
 class Swept(NamedTuple):
@@ -27,7 +26,9 @@ class Swept(NamedTuple):
     removed: int = 0
     purged: int = 0
     left: int = 0
-    """Streams that a row of the project, or another transaction, holds."""
+    """Streams that another transaction holds."""
+    protected: Protected = {}
+    """Streams that rows of the project keep."""
     commits: Sequence[Commit] = ()
     """The changes that readers have to learn of."""
 
@@ -46,18 +47,25 @@ def waiting_paths(using: str) -> Iterator[tuple[str, str]]:
             yield path or "", outcome
 
 
-def waiting_ids(using: str, portion: int) -> Iterator[list[int]]:
-    """Yield the ids of the streams that wait, in portions. Expired ones that their forks keep are left out."""
-    streams = Stream.objects.using(using)
-    for query in (
-        removal.expired_without_forks(using, clock.now()),
-        removal.unneeded_streams(using),
-        streams.purgeable(),
-    ):
-        keys, after = query.order_by("id").values_list("pk", flat=True), 0
-        while ids := list(keys.filter(pk__gt=after)[:portion]):
-            yield ids
-            after = ids[-1]
+def ending_ids(using: str, portion: int) -> Iterator[list[int]]:
+    """Yield the ids of the streams that wait for their expiry or removal, in portions.
+
+    Expired ones that their forks keep are left out.
+    """
+    for query in (removal.expired_without_forks(using, clock.now()), removal.unneeded_streams(using)):
+        yield from _ids(query, portion)
+
+
+def purgeable_ids(using: str, portion: int) -> Iterator[list[int]]:
+    """Yield the ids of the streams that wait for their purge, in portions."""
+    yield from _ids(Stream.objects.using(using).purgeable(), portion)
+
+
+def _ids(query: QuerySet[Stream], portion: int) -> Iterator[list[int]]:
+    keys, after = query.order_by("id").values_list("pk", flat=True), 0
+    while ids := list(keys.filter(pk__gt=after)[:portion]):
+        yield ids
+        after = ids[-1]
 
 
 def sweep(using: str) -> Iterator[Swept]:
@@ -88,8 +96,8 @@ def _purge(using: str) -> Iterator[Swept]:
     after = 0
     while ids := removal.removed(using, after):
         after = ids[-1]
-        count = _in_parts(lambda part: _purge_some(using, part), ids)
-        yield Swept(purged=count, left=len(ids) - count)
+        count, protected = _in_parts(lambda part: _purge_some(using, part), ids)
+        yield Swept(purged=count, left=len(ids) - count - len(protected), protected=protected)
 
 
 def _purge_some(using: str, ids: Sequence[int]) -> int:
@@ -98,12 +106,13 @@ def _purge_some(using: str, ids: Sequence[int]) -> int:
     return removal.purge_streams(using, ids)
 
 
-def _in_parts(work: Callable[[Sequence[int]], int], ids: Sequence[int]) -> int:
-    """Do work for streams together or, where that is forbidden, for each half."""
+def _in_parts(work: Callable[[Sequence[int]], int], ids: Sequence[int]) -> tuple[int, Protected]:
+    """Do work for streams together or, where that is forbidden, for each half. Return its results, and the others."""
     try:
-        return work(ids)
-    except _FORBIDDEN:
+        return work(ids), {}
+    except IntegrityError as error:  # Django's errors of PROTECT and RESTRICT are of this kind, too
         if len(ids) == 1:
-            return 0
+            return 0, {ids[0]: protecting(error)}
         middle = len(ids) // 2
-        return _in_parts(work, ids[:middle]) + _in_parts(work, ids[middle:])
+        (first, kept), (second, others) = _in_parts(work, ids[:middle]), _in_parts(work, ids[middle:])
+        return first + second, {**kept, **others}

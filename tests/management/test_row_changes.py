@@ -1,0 +1,161 @@
+"""What the commands that delete say of the project's own rows: before, in the question, and afterwards."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management.base import CommandError
+from django.db import models
+from django.utils import timezone
+
+from django_durable_streams import clock
+from django_durable_streams.management.streams import prune
+from django_durable_streams.models import Stream
+from django_durable_streams.store.upkeep import related_rows, removal
+from tests.management.commands import rows, rows_and_notes, streams
+from tests.overriding import override_streams
+from tests.referring import LABEL, Make
+
+pytestmark = pytest.mark.django_db
+PRUNE = ("prune", "a/*", "--idle", "30d")
+
+
+@pytest.fixture
+def questions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The questions that were asked. The answer is no."""
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "n")
+    return asked
+
+
+def old_streams(count: int) -> list[Stream]:
+    """Create streams at a/0, a/1 and so on, which are unused."""
+    for number in range(count):
+        Stream.objects.create(path=f"a/{number}", data=b"x")
+    Stream.objects.unguarded().update(created_at=timezone.now() - timedelta(days=40), appended_at=None)
+    return list(Stream.objects.order_by("path"))
+
+
+@pytest.mark.parametrize("on_delete", [models.PROTECT, models.RESTRICT])
+@pytest.mark.parametrize("through_a_room", [False, True])
+def test_a_dry_run_of_prune_foretells_what_rows_protect(make: Make, on_delete: Any, through_a_room: bool) -> None:
+    """A stream is protected by its own row, or by a row that protects another one which would go with the stream."""
+    room = make("Room", models.CASCADE)
+    more = {"room": models.ForeignKey(room, on_delete, null=True, related_name="+")}
+    note = make("Note", on_delete, **more)
+    for number, stream in enumerate(old_streams(5)):
+        one = room.objects.create(stream=stream)
+        if number in (1, 3):
+            note.objects.create(**{"room": one} if through_a_room else {"stream": stream})
+    counts, *named = rows(*PRUNE, "--dry-run")
+    expected = {"deleted": 3, "left": 2, "protected": 2, "protected_by": [f"{LABEL}.Note"]}
+    assert {key: counts[key] for key in expected} == expected
+    assert [row["path"] for row in named if row["outcome"] == "protected"] == ["a/1", "a/3"]
+    lines = streams(*PRUNE, "--dry-run").splitlines()
+    assert f"2 streams would be left, because rows of {LABEL}.Note protect them." in lines[0]
+    assert "a/1 would be left." in lines
+
+    (done,) = rows(*PRUNE, "--no-input")
+    assert {key: done[key] for key in expected} == expected
+    assert done["deleted_rows"] == counts["deleted_rows"] == {f"{LABEL}.Room": 3}
+    assert f"2 streams are left, because rows of {LABEL}.Note protect them." in streams(*PRUNE, "--no-input")
+
+
+def test_streams_that_were_deleted_already_may_be_protected_too(make: Make) -> None:
+    """A request or the expiry ends a stream that rows protect. The row of the stream stays for them."""
+    note = make("Note", models.PROTECT)
+    gone, expired, free = old_streams(3)
+    for stream in (gone, expired):
+        note.objects.create(stream=stream)
+    for stream in (gone, free):
+        Stream.objects.unguarded().filter(pk=stream.pk).update(deadline=clock.now() - timedelta(seconds=1))
+        removal.expire("default")
+    Stream.objects.unguarded().filter(pk=expired.pk).update(deadline=clock.now() - timedelta(seconds=1))
+    counts = rows("prune", "--dry-run")[0]
+    assert (counts["expired"], counts["purged"], counts["left"], counts["protected"]) == (1, 1, 2, 2)
+    (done,) = rows("prune")
+    assert (done["expired"], done["purged"], done["left"], done["protected"]) == (1, 1, 2, 2)
+    assert done["protected_by"] == [f"{LABEL}.Note"]
+    assert streams("prune") == f"2 streams are left, because rows of {LABEL}.Note protect them.\n"
+
+
+def test_only_the_first_streams_are_looked_at(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = make("Note", models.PROTECT)
+    note.objects.bulk_create(note(stream=stream) for stream in old_streams(6))
+    monkeypatch.setattr(prune, "STREAMS_PER_TRANSACTION", 2)
+    monkeypatch.setattr(related_rows, "MAX_STREAMS", 3)
+    counts = rows(*PRUNE, "--dry-run")[0]
+    assert (counts["deleted"], counts["left"], counts["all_rows_counted"]) == (2, 4, False)
+    assert "At least 4 streams would be left" in streams(*PRUNE, "--dry-run")
+
+
+def test_many_protected_streams_take_a_few_queries(make: Make, django_assert_max_num_queries: Any) -> None:
+    note = make("Note", models.PROTECT)
+    note.objects.bulk_create(note(stream=stream) for stream in old_streams(40))
+    preview = related_rows.Preview("default")
+    with django_assert_max_num_queries(3):
+        assert preview.look([list(Stream.objects.values_list("pk", flat=True))]) == 40
+
+
+def test_the_question_of_prune_names_the_rows(make: Make, questions: list[str]) -> None:
+    room, note = make("Room", models.CASCADE), make("Note", models.PROTECT)
+    one, two, three = old_streams(3)
+    room.objects.create(stream=one)
+    note.objects.create(stream=two)
+    with pytest.raises(CommandError, match="Nothing was changed"):
+        streams(*PRUNE)
+    assert questions == [
+        f"1 stream would be left, because rows of {LABEL}.Note protect it. "
+        f"1 row of {LABEL}.Room would be deleted with its stream. Delete 2 streams? [y/N] "
+    ]
+    note.objects.bulk_create([note(stream=one), note(stream=three)])
+    (done,) = rows(*PRUNE)  # there is nothing to ask about
+    assert (len(questions), done["deleted"], done["left"]) == (1, 0, 3)
+    assert Stream.objects.alive().count() == 3
+
+
+def test_delete_names_the_rows_before_and_afterwards(make: Make, questions: list[str]) -> None:
+    room, note = make("Room", models.CASCADE), make("Note", models.PROTECT)
+    one, two = old_streams(2)
+    room.objects.bulk_create([room(stream=one), room(stream=one)])
+    lock = note.objects.create(stream=two)
+    with_rows = f"2 rows of {LABEL}.Room would be deleted with their streams."
+    stops = "The command stops at a protected stream."
+    assert streams("delete", "a/*", "--dry-run").splitlines() == [
+        "a/0 would be deleted.",
+        f"a/1 cannot be deleted, because rows of {LABEL}.Note protect it.",
+        f"1 stream would be left, because rows of {LABEL}.Note protect it. {with_rows} {stops}",
+    ]
+    *named, counts = rows("delete", "a/*", "--dry-run")
+    assert named == [{"path": "a/0"}, {"path": "a/1", "protected_by": [f"{LABEL}.Note"]}]
+    assert (counts["protected"], counts["deleted_rows"]) == (1, {f"{LABEL}.Room": 2})
+    lock.delete()
+    with pytest.raises(CommandError, match="Nothing was changed"):
+        streams("delete", "a/*")
+    assert questions == [f"{with_rows} Delete 2 streams? [y/N] "]
+    printed = streams("delete", "a/*", "--no-input")
+    assert printed == f"2 streams are deleted. 2 rows of {LABEL}.Room were deleted with their streams.\n"
+
+
+def test_memberships_count_under_the_name_of_their_field(make: Make) -> None:
+    """Django's table has no name that a project has written."""
+    person = make("Person", models.SET_NULL)
+    room = make("Room", models.CASCADE, members=models.ManyToManyField(person, related_name="+"))
+    (stream,) = old_streams(1)
+    room.objects.create(stream=stream).members.add(person.objects.create(), person.objects.create())
+    expected = {f"{LABEL}.Room": 1, f"{LABEL}.Room.members": 2}
+    assert rows(*PRUNE, "--dry-run")[0]["deleted_rows"] == expected
+    assert rows(*PRUNE, "--no-input")[0]["deleted_rows"] == expected
+
+
+def test_the_question_of_trim_has_the_number_of_streams(questions: list[str]) -> None:
+    old_streams(3)
+    with pytest.raises(CommandError, match="Nothing was changed"):
+        streams("trim", "a/*", "now")
+    with override_streams(RETENTION={"a/0": {}}), pytest.raises(CommandError, match="Nothing was changed"):
+        streams("trim", "a/*", "now")
+    with override_streams(RETENTION={"a/*": {}}):
+        assert "3 streams were left out" in rows_and_notes("trim", "a/*", "now")[1]
+    assert questions == [f"Drop data of {count} streams matching a/*? [y/N] " for count in (3, 2)]
