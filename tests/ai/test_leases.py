@@ -111,6 +111,65 @@ def test_a_lost_run_is_continued_with_what_it_has(moved_clock: Clock) -> None:
     assert stored()[1:] == [Text("a"), Text("b"), Text("c"), Finish(str(taken.run.pk))]
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Return the levels and the texts of the log lines on runs that nobody writes, and forget them."""
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == rows.__name__]
+    caplog.clear()
+    return lines
+
+
+def test_each_outcome_of_a_lost_run_is_logged(moved_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """With the run and its chat: an operator would learn of a killed process by the complaints of users only."""
+    caplog.set_level("INFO")
+
+    def line(held: rows.Held, outcome: str) -> str:
+        return f"Nobody writes the answer {held.run.pk} in {held.run.chat.path} any more. {outcome}"
+
+    failing, stopped = started("chats/failing"), started("chats/stopped")
+    again, going_on = started("chats/again"), started("chats/going-on", on_lost="continue")
+    assert stopped.run.stop()
+    moved_clock.move(LEASE + 1)
+    assert logged(caplog) == []
+    assert rows.close_lost(failing.run.pk, USING)
+    assert not rows.close_lost(failing.run.pk, USING)
+    assert logged(caplog) == [("WARNING", line(failing, f"It has failed: {rows.LOST}"))]
+    assert rows.close_lost(stopped.run.pk, USING)
+    assert logged(caplog) == [("INFO", line(stopped, "It has ended as stopped."))]
+    rows.start(rows.StartRequest("chats/again"), USING)
+    assert logged(caplog) == [("WARNING", line(again, f"It has failed: {rows.LOST}"))]
+    assert claimed(going_on.run.pk) is not None
+    assert logged(caplog) == [("INFO", line(going_on, "This process continues it: attempt 1."))]
+    moved_clock.move(LEASE + 1)
+    assert rows.queue_again(going_on.run.pk, USING)
+    assert logged(caplog) == [("INFO", line(going_on, "It waits for a worker again."))]
+    moved_clock.move(rows.QUEUE_SECONDS + 1)
+    leases.begin(USING)
+    moved_clock.move(rows.QUEUE_SECONDS + 1)
+    assert rows.close_lost(going_on.run.pk, USING)
+    assert logged(caplog) == [("WARNING", line(going_on, f"It has failed: {rows.NOT_TAKEN}"))]
+
+
+def test_no_outcome_is_logged_that_is_rolled_back(moved_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    held = started()
+    moved_clock.move(LEASE + 1)
+    with transaction.atomic():
+        assert rows.close_lost(held.run.pk, USING)
+        transaction.set_rollback(True)
+    assert logged(caplog) == []
+
+
+def test_an_answer_that_ends_with_its_process_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def call(*arguments: Any) -> None:
+        pass
+
+    failing, going_on = started(), started("chats/2", on_lost="continue")
+    for held in (failing, going_on):
+        RunningAnswer(held, None, call, USING).interrupt()
+    text = f"The answer {failing.run.pk} in chats/1 has failed: its process ends."
+    assert [record.getMessage() for record in caplog.records] == [text]
+
+
 def test_a_run_that_ends_its_processes_is_not_continued_for_ever(moved_clock: Clock) -> None:
     held = started(on_lost="continue")
     for _ in range(rows.MAX_ATTEMPTS):

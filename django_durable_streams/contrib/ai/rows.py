@@ -11,6 +11,7 @@ Rows are locked in one order: chat, run, stream. Knows neither sources nor event
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from uuid import UUID
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import IntegrityError
+from django.db.transaction import on_commit
 
 from ... import clock
 from ...api import transactions
@@ -34,6 +36,8 @@ from .events import Event, Failed, Finish, Rewind, Start, Stopped, encode
 from .models import Chat, Run
 from .start_request import MakesAgain as MakesAgain
 from .start_request import StartRequest as StartRequest
+
+logger = logging.getLogger(__name__)
 
 JSON = "application/json"
 
@@ -91,7 +95,7 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
             return repeated, None
         active = None if is_new else _active(chat, using)
         if active is not None and _is_over(active):
-            _end(active, Failed(str(active.pk), LOST if active.holder else NOT_TAKEN), using)
+            _fail_lost(active, LOST if active.holder else NOT_TAKEN, using)
             active = None
         if active is not None:
             if request.if_active == "refuse":
@@ -226,8 +230,10 @@ def claim(run_id: UUID, holder: str, using: str) -> Held | None:
         written = taken_over.seq + 1
         run.attempts = 1 if written > run.written else run.attempts + 1
         if run.attempts > MAX_ATTEMPTS:
-            _end(run, Failed(str(run.pk), TOO_OFTEN), using)
+            _fail_lost(run, TOO_OFTEN, using)
             return None
+        if not is_new:
+            _log_lost(run, f"This process continues it: attempt {run.attempts}.", logging.INFO, using)
         run.state, run.holder, run.epoch, run.written = Run.State.RUNNING, holder, taken_over.epoch, written
         run.lease_until = UNSEEN
         run.save(using=using, update_fields=["state", "holder", "epoch", "written", "attempts", "lease_until"])
@@ -242,6 +248,7 @@ def queue_again(run_id: UUID, using: str) -> bool:
             return False
         run.state, run.holder, run.lease_until = Run.State.QUEUED, "", UNSEEN
         run.save(using=using, update_fields=["state", "holder", "lease_until"])
+        _log_lost(run, "It waits for a worker again.", logging.INFO, using)
         return True
 
 
@@ -264,16 +271,31 @@ def close_lost(run_id: UUID, using: str) -> bool:
         run = _locked_run(run_id, using)
         if run is None:
             return False
-        name = str(run.pk)
-        if run.stop_requested and (run.state == Run.State.QUEUED or _lease_has_ended(run)):
-            _end(run, Stopped(name), using)
-        elif run.state == Run.State.QUEUED and _lease_has_ended(run):
-            _end(run, Failed(name, NOT_TAKEN), using)
+        is_queued = run.state == Run.State.QUEUED
+        if run.stop_requested and (is_queued or _lease_has_ended(run)):
+            _end(run, Stopped(str(run.pk)), using)
+            if not is_queued:
+                _log_lost(run, "It has ended as stopped.", logging.INFO, using)
+        elif is_queued and _lease_has_ended(run):
+            _fail_lost(run, NOT_TAKEN, using)
         elif _is_over(run) or (_lease_has_ended(run) and not run.source) or _lease_has_ended(run, QUEUE_SECONDS):
-            _end(run, Failed(name, LOST), using)
+            _fail_lost(run, LOST, using)
         else:
             return False
         return True
+
+
+def _fail_lost(run: Run, error: str, using: str) -> None:
+    """End a run that nobody writes as failed."""
+    _end(run, Failed(str(run.pk), error), using)
+    _log_lost(run, f"It has failed: {error}", logging.WARNING, using)
+
+
+def _log_lost(run: Run, outcome: str, level: int, using: str) -> None:
+    """Log the outcome of a run that nobody writes, when it is committed."""
+    path = run.chat.stream.path or "a deleted chat"
+    text = "Nobody writes the answer %s in %s any more. %s"
+    on_commit(lambda: logger.log(level, text, run.pk, path, outcome, extra={"stream_path": path}), using)
 
 
 def _locked_run(run_id: UUID, using: str) -> Run | None:

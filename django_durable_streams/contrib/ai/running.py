@@ -97,6 +97,8 @@ class RunningAnswer:
     def interrupt(self) -> None:
         """This process ends: leave the answer to another process if it is to be continued, else end it as failed."""
         is_continued = self.run.on_lost == Run.OnLost.CONTINUE and self.run.source
+        if not is_continued:
+            logger.warning("The answer %s in %s has failed: its process ends.", self.run.pk, self.run.chat.path)
         self._end_early(None if is_continued else Failed(str(self.run.pk), rows.LOST))
 
     def _end_early(self, event: Stopped | Failed | None) -> None:
