@@ -11,7 +11,7 @@ from tests.docs.pages import ROOT, Block, blocks
 from tests.docs.walk import LANGUAGES, Walk, environment
 from tests.projects.databases import new_database
 
-PAGE = ROOT / "docs" / "howto" / "existing-rows.md"
+PAGE, ROOMS = ROOT / "docs" / "howto" / "existing-rows.md", ROOT / "docs" / "howto" / "rooms.md"
 MODEL, FIELD, FIRST_DEPLOY, BACKFILL, REQUIRED, SECOND_DEPLOY, ONCE_MORE, BACK = blocks(PAGE, *LANGUAGES)
 ROWS = 1100
 """More than two portions."""
@@ -50,9 +50,10 @@ class Site(Walk):
         self.shell(f"from django.db import connection; {insert}", "")
 
 
-def as_before(block: Block) -> Block:
-    """Return a block without the command that migrates."""
-    return block._replace(text=block.text.replace("python manage.py migrate\n", ""))
+def quoted(part: str) -> str:
+    """Return the sentence of a program that the page quotes."""
+    (sentence,) = [one for one in re.findall(r'"([^"]+)"', " ".join(PAGE.read_text().split())) if part in one]
+    return sentence
 
 
 @pytest.mark.parametrize(
@@ -72,8 +73,16 @@ def test_rows_get_streams_while_the_old_code_runs(kind: str, tmp_path: Path) -> 
     walk.add_row_of_old_code("of the old code")
     walk.shell("Team.objects.create(name='of the new code'); Team.objects.get(name='team 3').save()")
     assert walk.counts() == [ROWS + 2, ROWS + 1, 1, 2]
+    # A row goes with its stream, and a row without one goes, too.
+    walk.shell("Team.objects.create(name='short-lived').delete(); Team.objects.create(name='short-lived')")
+    walk.shell("Team.objects.bulk_create([Team(name='short-lived')]); Team.objects.filter(name='short-lived').delete()")
+    assert walk.counts() == [ROWS + 2, ROWS + 1, 1, 2]
 
-    walk.prepare([BACKFILL, REQUIRED, as_before(SECOND_DEPLOY)])
+    walk.prepare([BACKFILL, REQUIRED])
+    make, migrate = SECOND_DEPLOY.text.splitlines()
+    assert migrate == "python manage.py migrate"
+    # The page says that there is nothing to correct.
+    assert quoted("given a default of") in walk.run(make)
     walk.run("python manage.py migrate teams 0003")
     assert walk.counts() == [ROWS + 2, 0, ROWS + 2, ROWS + 2]
     append = "stream.append('hello'); print(stream.next_offset)"
@@ -116,3 +125,67 @@ def test_the_migration_names_the_newest_one_of_this_app() -> None:
     (named,) = re.findall(r'\("durable_streams", "(\w+)"\)', BACKFILL.text)
     migrations = sorted((ROOT / "django_durable_streams" / "migrations").glob("0*.py"))
     assert named == migrations[-1].stem
+
+
+MEMBERS_SEE_THE_ROOM = """
+from django.contrib.auth.models import User
+from django.test import Client
+from teams.models import Team
+team = Team.objects.get(name="team 0")
+for name in ("ada", "grace"):
+    client = Client()
+    client.force_login(User.objects.get(username=name))
+    statuses = [client.get(f"/rooms/{team.pk}/").status_code, client.get("/").status_code]
+    statuses.append(client.post(f"/rooms/{team.pk}/say/", {"text": "hello"}).status_code)
+    print(name, statuses)
+print(list(team.stream.read()), team.stream.path)
+"""
+
+
+def test_the_permission_and_the_views_of_the_guide_on_rooms_fit_with_the_replacements_of_the_page(
+    tmp_path: Path,
+) -> None:
+    walk = Site(tmp_path, environment())
+    walk.begin(new_database("sqlite", tmp_path))
+    walk.prepare([FIELD, FIRST_DEPLOY, BACKFILL, REQUIRED, SECOND_DEPLOY])
+
+    models = walk.folder / "teams" / "models.py"
+    (members,) = re.findall(r"`(members = models\.ManyToMany.*?)`", PAGE.read_text())
+    text = models.read_text().replace("    stream = ", f"    {members}\n    stream = ")
+    models.write_text(f"from django.conf import settings\n{text}")
+    replacements = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", PAGE.read_text(), re.MULTILINE)
+    assert [there for there, _ in replacements if there not in ROOMS.read_text()] == []
+    for block in filter(is_copied, blocks(ROOMS, *LANGUAGES)):
+        text = block.text
+        for there, here in replacements:
+            text = text.replace(there, here)
+        walk.prepare([block._replace(text=text)])
+    assert (walk.folder / "teams" / "templates" / "rooms" / "team_room.html").exists()
+    with (walk.folder / "mysite" / "settings.py").open("a") as file:
+        (classes,) = re.findall(r"^DURABLE_STREAMS = .*rooms\.permissions.*$", ROOMS.read_text(), re.MULTILINE)
+        file.write(f"{classes.replace('rooms.permissions', dict(replacements)['rooms.permissions'])}\n")
+        file.write('ALLOWED_HOSTS = ["testserver"]\n')
+    walk.run("python manage.py makemigrations teams --name members")
+    walk.run("python manage.py migrate")
+    users = "[User.objects.create_superuser(name) for name in ('ada', 'grace')]"
+    walk.shell(f"from django.contrib.auth.models import User; {users}")
+    walk.shell("Team.objects.get(name='team 0').members.add(1)")
+
+    script = walk.folder / "look.py"
+    script.write_text(MEMBERS_SEE_THE_ROOM)
+    ada, grace, stream = walk.run("python manage.py shell --verbosity 0 < look.py 2> look.log").splitlines()
+    assert (ada, grace) == ("ada [200, 200, 204]", "grace [404, 200, 404]")
+    messages, path = stream.rsplit(" ", 1)
+    assert messages == "[{'author': 'ada', 'text': 'hello'}]"
+    walk.run(f"python manage.py streams check-access read {path} --user ada")
+    refused = walk.run(f"python manage.py streams check-access read {path} --user grace || true")
+    assert "The user is no member of this room." in refused
+    other = walk.run("python manage.py streams check-access read news/1 --user grace || true")
+    assert "no   Participants" in other
+    assert "member" not in other
+
+
+def is_copied(block: Block) -> bool:
+    """Return whether a block of the guide on rooms is a file that the page says to copy."""
+    first = block.text.partition("\n")[0]
+    return first.startswith(("# rooms/", "{# rooms/", "# mysite/urls.py")) and "rooms/models.py" not in first
