@@ -38,5 +38,5 @@ def referring_models() -> Iterator[Make]:
             editor.delete_model(result)
         tables: list[Any] = [result, *(field.remote_field.through for field in result._meta.local_many_to_many)]
         for model in tables:
-            del apps.all_models[LABEL][model.__name__.lower()]
+            apps.all_models[LABEL].pop(model.__name__.lower(), None)  # a table between may be one of the models made
     apps.clear_cache()
