@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 # Whether `make docs` serves the site that it has built.
 SERVE ?= yes
 # Processes that run tests side by side, each with a database and servers of its own.
-WORKERS ?= 3
+WORKERS ?= 4
 
 VENV := .venv
 BIN := $(VENV)/bin
