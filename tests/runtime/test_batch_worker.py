@@ -147,6 +147,11 @@ class Patient(Collector):
     def __init__(self) -> None:
         super().__init__()
         self.waits = Event()
+        self.is_started = Event()
+
+    def start(self, done: int, waiting: int, seconds: float) -> None:
+        super().start(done, waiting, seconds)
+        self.is_started.set()
 
     def seconds_left(self, count: int) -> float:
         if count == self.awaited:
@@ -165,6 +170,11 @@ class Competing(Recorded):
     def competes(self) -> bool:
         return True
 
+    async def finish(self, count: int) -> None:
+        """Submit tasks, and wait for their results, and until the thread will wait for as many."""
+        await sizes_of(self, count)
+        assert await asyncio.to_thread(self.patient.is_started.wait, 20)
+
     async def take(self, count: int) -> list[Reply]:
         """Submit tasks, and wait until the thread has them and waits for more."""
         self.patient.awaited = count
@@ -181,7 +191,7 @@ def competing(engines: None) -> Iterator[Competing]:
 
 
 async def test_a_worker_that_competes_waits_for_the_clients_that_it_has_answered(competing: Competing) -> None:
-    await sizes_of(competing, COLLECT_FROM_TASKS + 5)
+    await competing.finish(COLLECT_FROM_TASKS + 5)
     first = await competing.take(COLLECT_FROM_TASKS)
     assert competing.sizes == [COLLECT_FROM_TASKS + 5]
     await asyncio.gather(*first, *[competing.submit(number) for number in range(5)])
@@ -212,7 +222,7 @@ class HoldsBack(Competing):
 async def test_no_result_is_held_back_while_a_worker_waits_for_tasks(engines: None) -> None:
     """The other process has stopped writing, so the second batch competes no more."""
     worker = HoldsBack()
-    await sizes_of(worker, COLLECT_FROM_TASKS + 5)
+    await worker.finish(COLLECT_FROM_TASKS + 5)
     worker.goes_on.clear()
     worker.works.clear()
     first = [worker.submit(number) for number in range(COLLECT_FROM_TASKS + 5)]
@@ -228,14 +238,14 @@ async def test_no_result_is_held_back_while_a_worker_waits_for_tasks(engines: No
 
 
 async def test_the_end_of_a_worker_ends_its_wait(competing: Competing) -> None:
-    await sizes_of(competing, COLLECT_FROM_TASKS + 5)
+    await competing.finish(COLLECT_FROM_TASKS + 5)
     replies = await competing.take(2)
     await asyncio.wait_for(asyncio.to_thread(competing.stop), 20)
     assert await asyncio.gather(*replies) == [0, 2]
 
 
 async def test_other_work_ends_the_wait_of_a_worker(competing: Competing) -> None:
-    await sizes_of(competing, COLLECT_FROM_TASKS + 5)
+    await competing.finish(COLLECT_FROM_TASKS + 5)
     replies = await competing.take(2)
     sizes = await asyncio.wait_for(asyncio.to_thread(competing.between, lambda: [*competing.sizes]), 20)
     assert sizes == [COLLECT_FROM_TASKS + 5, 2]
