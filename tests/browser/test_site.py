@@ -115,7 +115,7 @@ def names_of_pages(site: Path) -> list[str]:
         ("presence", "howto/moving", 3),
         ("pagination", "python", 3),
         ("last 50 messages", "howto/rooms", 1),
-        ("rooms with members", "howto/rooms", 2),
+        ("rooms with members", "howto/rooms", 1),
         ("docker compose", "deployment/containers", 3),
         ("kanban", "tutorial/board", 3),
         ("private room", "howto/rooms", 3),
