@@ -66,26 +66,19 @@ class CompactionTracker:
         is_due = False
         with self._lock:
             self._pace(now)
-            streams, is_busy = self._streams, self._busy
             for commit in commits:
                 if commit.removed:
-                    streams.pop(commit.stream_id, None)
-                    continue
-                if not commit.ends:
-                    continue
-                self._chunks += 1
-                growth = streams.get(commit.stream_id)
-                if not is_busy or commit.tail - commit.start > StagedChunk.MAX_BYTES:
-                    if growth is None:
-                        growth = self._begin(commit.stream_id)
-                    growth.chunks += 1
-                    growth.last = now
-                elif growth is None:
-                    continue
-                limit = COMPACT_QUIET_AFTER_CHUNKS if commit.closed else COMPACT_AFTER_CHUNKS
-                if growth.chunks >= limit and commit.stream_id not in self._due:
-                    self._due.add(commit.stream_id)
-                    is_due = True
+                    self._streams.pop(commit.stream_id, None)
+                elif commit.ends:
+                    self._chunks += 1
+                    if self._busy and commit.tail - commit.start <= StagedChunk.MAX_BYTES:
+                        growth = self._streams.get(commit.stream_id)
+                    else:
+                        growth = self._add(commit.stream_id, now)
+                    limit = COMPACT_QUIET_AFTER_CHUNKS if commit.closed else COMPACT_AFTER_CHUNKS
+                    if growth is not None and growth.chunks >= limit and commit.stream_id not in self._due:
+                        self._due.add(commit.stream_id)
+                        is_due = True
             self._busy |= self._flushes and self._chunks >= STAGE_FROM_CHUNKS_PER_SECOND
         return is_due
 
@@ -116,16 +109,13 @@ class CompactionTracker:
             return due
 
     def _add(self, stream_id: int, now: float) -> _StreamGrowth:
-        growth = self._streams.get(stream_id) or self._begin(stream_id)
+        growth = self._streams.get(stream_id)
+        if growth is None:
+            if len(self._streams) >= MAX_COUNTED_STREAMS:
+                del self._streams[next(iter(self._streams))]
+            growth = self._streams[stream_id] = _StreamGrowth()
         growth.chunks += 1
         growth.last = now
-        return growth
-
-    def _begin(self, stream_id: int) -> _StreamGrowth:
-        """Begin to count the chunks of a stream."""
-        if len(self._streams) >= MAX_COUNTED_STREAMS:
-            del self._streams[next(iter(self._streams))]
-        growth = self._streams[stream_id] = _StreamGrowth()
         return growth
 
     def _pace(self, now: float) -> None:
