@@ -91,15 +91,29 @@ class RowCache(ABC):
 
     def pop(self, path: str) -> StreamState | None:
         """Take a stream out of the cache and return it. Its row may be stale."""
-        state = self._states.pop(path, None)
-        if state is not None and (state.producers or state.lineage):
-            self._entries -= _entries_of(state)
-        return state
+        return self._pop_all((path,)).get(path)
 
     def forget(self, paths: Iterable[str]) -> None:
         """Drop the streams at some paths."""
+        self._pop_all(paths)
+
+    def _pop_all(self, paths: Iterable[str]) -> dict[str, StreamState]:
+        """Take the streams at some paths out of the cache, and return them by path."""
+        cached, states = self._states, {}
         for path in paths:
-            self.pop(path)
+            state = cached.pop(path, None)
+            if state is None:
+                state = self._pop_new(path)
+                if state is None:
+                    continue
+            elif state.producers or state.lineage:  # most streams need no call
+                self._entries -= _entries_of(state)
+            states[path] = state
+        return states
+
+    def _pop_new(self, path: str) -> StreamState | None:
+        """Take a stream out of those that are not cached one by one."""
+        return None
 
     def put(self, states: Iterable[StreamState]) -> None:
         """Cache streams as they were committed. The cache does not have them: their batch has taken them out."""
@@ -140,21 +154,7 @@ class SQLiteRowCache(RowCache):
 
     def pop_unchanged(self, cursor: Any, sql: Statements, paths: Collection[str]) -> dict[str, StreamState]:
         self._update(cursor, sql)
-        cached, states = self._states, {}
-        for path in paths:  # as `pop` does: most streams of a batch need no call
-            state = cached.pop(path, None)
-            if state is None:
-                state = self._pop_new(path)
-                if state is None:
-                    continue
-            elif state.producers or state.lineage:
-                self._entries -= _entries_of(state)
-            states[path] = state
-        return states
-
-    def pop(self, path: str) -> StreamState | None:
-        state = super().pop(path)
-        return state if state is not None else self._pop_new(path)
+        return self._pop_all(paths)
 
     def _pop_new(self, path: str) -> StreamState | None:
         for common, ids in self._bulk_creates:
