@@ -32,8 +32,8 @@ from benchmarks.outcome import MeasurementError, percentile
 from benchmarks.redis import running_redis
 from benchmarks.session import log
 from benchmarks.targets import ROOT, Ours, OursOnPostgres, Process, TargetError, uvicorn
-from benchmarks.websocket import HANDSHAKE, NO_MASK, server_frames
-from benchmarks.wire import HEAD_END, encode_request
+from benchmarks.websocket import WebSocketFleet
+from benchmarks.wire import encode_request
 
 PYTHON = ROOT / ".venv" / "alternatives" / "bin" / "python"
 NAME = "bench/alternatives"
@@ -59,35 +59,10 @@ class EventFleet(SseFleet):
         return encode_request("GET", Address(self.address.host, self.address.port, ""), "events/")
 
 
-class GroupFleet(Fleet):
-    """WebSockets in a group of Channels. One is open after its handshake."""
+class GroupFleet(WebSocketFleet):
+    """WebSockets in a group of Channels."""
 
-    def __init__(self, address: Address, name: str, count: int) -> None:
-        super().__init__(address, name, count)
-        self._open: set[int] = set()
-
-    def request(self, offset: str) -> bytes:
-        return HANDSHAKE.replace("/v1/ws/", "/ws/").format(host=self.address.netloc).encode()
-
-    def all_open(self) -> bool:
-        return len(self._open) == len(self._sockets)
-
-    def receive(self, descriptor: int, data: bytes, now: float) -> None:
-        buffer = self._buffers[descriptor] + data
-        if descriptor not in self._open:
-            head, end, buffer = buffer.partition(HEAD_END)
-            if not end:
-                self._buffers[descriptor] = head
-                return
-            if b" 101 " not in head:
-                raise MeasurementError(f"a handshake was answered with {head[:80]!r}")
-            self._open.add(descriptor)
-        frames, self._buffers[descriptor] = server_frames(buffer)
-        for opcode, payload in frames:
-            if opcode == 9:
-                self._sockets[descriptor].sendall(b"\x8a" + bytes([0x80 | len(payload)]) + NO_MASK + payload)
-            elif self._marker and self._marker in payload:
-                self.arrived(descriptor, now)
+    path = "/ws/"
 
 
 class Alternative(Process):

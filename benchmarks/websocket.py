@@ -29,7 +29,7 @@ from benchmarks.workload import Bench
 STREAMS = 10
 END_SECONDS = 30.0
 HANDSHAKE = (
-    "GET /v1/ws/ HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 NO_MASK = bytes(4)
@@ -59,21 +59,24 @@ def server_frames(buffer: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
     return frames, buffer
 
 
-class SocketFleet(Fleet):
-    """Sockets that follow STREAMS streams each. A socket waits once it is up to date with all of them."""
+class WebSocketFleet(Fleet):
+    """WebSockets that answer pings. Each is open after its handshake.
+
+    Attributes:
+        path: the path of the handshake.
+    """
+
+    path: str
 
     def __init__(self, address: Address, name: str, count: int) -> None:
         super().__init__(address, name, count)
-        self._offset = ""
         self._upgraded: set[int] = set()
-        self._current: dict[int, int] = {}
 
     def request(self, offset: str) -> bytes:
-        self._offset = offset
-        return HANDSHAKE.format(host=self.address.netloc).encode()
+        return HANDSHAKE.format(path=self.path, host=self.address.netloc).encode()
 
     def all_open(self) -> bool:
-        return sum(count == STREAMS for count in self._current.values()) == len(self._sockets)
+        return len(self._upgraded) == len(self._sockets)
 
     def receive(self, descriptor: int, data: bytes, now: float) -> None:
         buffer = self._buffers[descriptor] + data
@@ -85,26 +88,58 @@ class SocketFleet(Fleet):
             if b" 101 " not in head:
                 raise MeasurementError(f"a handshake was answered with {head[:80]!r}")
             self._upgraded.add(descriptor)
-            self._current[descriptor] = 0
-            offset = self._offset
-            paths = [self.name, *(f"{self.name}-{number}" for number in range(1, STREAMS))]
-            frames = [
-                client_frame(type="subscribe", path=path, offset=offset if path == self.name else "now")
-                for path in paths
-            ]
-            self._sockets[descriptor].sendall(b"".join(frames))
+            self.upgraded(descriptor)
         frames, self._buffers[descriptor] = server_frames(buffer)
         for opcode, payload in frames:
             if opcode == 9:
                 self._sockets[descriptor].sendall(b"\x8a" + bytes([0x80 | len(payload)]) + NO_MASK + payload)
-            elif b'"type":"ping"' in payload:
-                self._sockets[descriptor].sendall(client_frame(type="pong", n=json.loads(payload)["n"]))
-            elif b'"type":"up-to-date"' in payload:
-                self._current[descriptor] += 1
-            elif b'"type":"error"' in payload:
-                self.errors.append(payload.decode())
-            elif self._marker and self._marker in payload:
-                self.arrived(descriptor, now)
+            else:
+                self.received(descriptor, payload, now)
+
+    def upgraded(self, descriptor: int) -> None:
+        """Begin after the handshake."""
+
+    def received(self, descriptor: int, payload: bytes, now: float) -> None:
+        """Take the payload of a frame."""
+        if self._marker and self._marker in payload:
+            self.arrived(descriptor, now)
+
+
+class SocketFleet(WebSocketFleet):
+    """Sockets that follow STREAMS streams each. A socket waits once it is up to date with all of them."""
+
+    path = "/v1/ws/"
+
+    def __init__(self, address: Address, name: str, count: int) -> None:
+        super().__init__(address, name, count)
+        self._offset = ""
+        self._current: dict[int, int] = {}
+
+    def request(self, offset: str) -> bytes:
+        self._offset = offset
+        return super().request(offset)
+
+    def all_open(self) -> bool:
+        return sum(count == STREAMS for count in self._current.values()) == len(self._sockets)
+
+    def upgraded(self, descriptor: int) -> None:
+        self._current[descriptor] = 0
+        paths = [self.name, *(f"{self.name}-{number}" for number in range(1, STREAMS))]
+        frames = [
+            client_frame(type="subscribe", path=path, offset=self._offset if path == self.name else "now")
+            for path in paths
+        ]
+        self._sockets[descriptor].sendall(b"".join(frames))
+
+    def received(self, descriptor: int, payload: bytes, now: float) -> None:
+        if b'"type":"ping"' in payload:
+            self._sockets[descriptor].sendall(client_frame(type="pong", n=json.loads(payload)["n"]))
+        elif b'"type":"up-to-date"' in payload:
+            self._current[descriptor] += 1
+        elif b'"type":"error"' in payload:
+            self.errors.append(payload.decode())
+        else:
+            super().received(descriptor, payload, now)
 
 
 class OursOnDaphne(Ours):

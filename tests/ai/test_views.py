@@ -110,6 +110,17 @@ async def test_a_user_has_a_chat_of_his_own() -> None:
     assert (chat.path, chat.owner) == (f"chats/{owner.pk}/c1", str(owner.pk))
 
 
+async def ask_everything(client: AsyncClient) -> list[Any]:
+    """Send a request of each kind for the chat `c1`."""
+    return [
+        await post(client, "/api/chat", body()),
+        await client.get("/api/chat/c1/stream"),
+        await client.get("/api/chat/c1/messages"),
+        await client.post("/api/chat/c1/stop"),
+        await post(client, "/api/chat/c1/branch", {}),
+    ]
+
+
 @pytest.mark.parametrize("exists", [False, True])
 async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(
     exists: bool, caplog: pytest.LogCaptureFixture
@@ -123,11 +134,7 @@ async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(
             client = await client_of(name)
             caplog.clear()
             replies = [
-                await post(client, "/api/chat", body()),
-                await client.get("/api/chat/c1/stream"),
-                await client.get("/api/chat/c1/messages"),
-                await client.post("/api/chat/c1/stop"),
-                await post(client, "/api/chat/c1/branch", {}),
+                *await ask_everything(client),
                 await client.get("/api/pointer/c1/answers/00000000-0000-0000-0000-000000000000"),
                 await client.get("/api/tanstack/c1/stream"),
             ]
@@ -223,13 +230,7 @@ async def test_a_permission_whose_answer_is_no_answer_allows_nothing(name: str) 
     bob.raise_request_exception = ann.raise_request_exception = False
     with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": f"tests.ai.test_views.{name}"}):
         for client in (ann, bob):
-            replies = [
-                await post(client, "/api/chat", body()),
-                await client.get("/api/chat/c1/stream"),
-                await client.get("/api/chat/c1/messages"),
-                await client.post("/api/chat/c1/stop"),
-                await post(client, "/api/chat/c1/branch", {}),
-            ]
+            replies = await ask_everything(client)
             assert {reply.status_code for reply in replies} == {500}
     assert await Chat.objects.acount() == 1
     assert (await Chat.objects.aget()).owner == str(owner.pk)
