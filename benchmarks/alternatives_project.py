@@ -1,7 +1,7 @@
 """A Django project in one file, as `benchmarks.alternatives` serves it: django-eventstream, or groups of Channels.
 
 `ALTERNATIVE` says which: eventstream, eventstream-storage, eventstream-redis, channels or channels-redis. Its settings
-are those of the packages' documentation. `POST /publish` sends the body to all readers, and answers when the package
+follow the packages' documentation. `POST /publish` sends the body to all readers, and answers when the package
 says that it was sent. The environment of this process has neither this app nor its packages.
 """
 

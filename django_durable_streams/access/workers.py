@@ -1,7 +1,7 @@
 """Threads for work that would block the event loop: loading users, permissions that use the database, the rate cache.
 
 The threads know nothing of the work. They group waiting items by their function, so that one call serves many requests.
-Those for permissions take calls from one queue, one at a time. So a call that takes long delays no call that waits.
+The threads for permissions take calls from one queue, one at a time. So a long call delays no waiting one.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _give_up(reply: Reply) -> None:
 
 
 def _call(function: Callable[[], object], latest: float, items: Sequence[None]) -> Sequence[object]:
-    if time.monotonic() > latest:  # the request has its answer, and a slow method would delay those that wait
+    if time.monotonic() > latest:  # the request has its answer, and a slow method would delay the calls that wait
         return [no_answer()]
     try:
         return [function()]

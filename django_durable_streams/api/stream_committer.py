@@ -313,7 +313,7 @@ _open: set[StreamCommitter] = set()
 """Committers that have begun and not ended."""
 
 _writing: set[StreamCommitter] = set()
-"""Those of them that commit: the others wait for their next message, and take no processor time."""
+"""Open committers with messages. The others wait for their next message, and take no processor time."""
 
 _process = os.getpid()
 """The id of this process. A system call for each message takes far longer than a comparison."""

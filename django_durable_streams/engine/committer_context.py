@@ -33,7 +33,6 @@ from .signal_dispatcher import has_created_listeners
 ANSWER_SECONDS = 0.001
 """How long the announcement of a small batch waits for the answers of its requests."""
 
-
 WAIT_FROM_READERS = 8
 """Live readers of a stream from which the announcement waits."""
 

@@ -73,10 +73,6 @@ class ResponsePolicy:
             return by_kind.reads[answer.caching]
         return by_kind.changes if answer.status < 400 else by_kind.refusals
 
-    def for_changes(self, origin: bytes | None) -> list[Header]:
-        """Return the headers for the response to a change that was made."""
-        return (self._without_origin if origin is None else self._origins.get(origin, self._other_origins)).changes
-
     def _make(self, on_reads: list[Header], on_changes: list[Header]) -> _Headers:
         changes = [NOSNIFF, *on_changes]
         return _Headers(
@@ -115,13 +111,6 @@ def common_headers(request: Request, answer: Response | EventStream) -> list[Hea
     if chosen.registry_path and request.path == chosen.registry_path:
         chosen = chosen.for_registry
     return chosen.headers(request.method, request.headers.get(headers.ORIGIN), answer)
-
-
-def change_headers(request: Request) -> list[Header]:
-    """Return the headers to add to the response to a request that has changed a stream, as `common_headers` does."""
-    current = _current
-    chosen = current[1] if current is not None and current[0] is config() else policy()
-    return chosen.for_changes(request.headers.get(headers.ORIGIN))
 
 
 def complete_refusal(response: Response) -> Response:

@@ -178,7 +178,7 @@ class _Changes(NamedTuple):
 
 
 def _would_change(unused: _Unused, count: int) -> _Changes:
-    """Return what a run would change. `count`: the number of unused streams, with those that rows protect."""
+    """Return what a run would change. `count`: the number of unused streams, with the protected ones."""
     using = unused.using
     preview, swept = related_rows.Preview(using), sweeping.waiting(using)
     kept = preview.look(unused.portions()) if count else 0
@@ -190,7 +190,7 @@ def _would_change(unused: _Unused, count: int) -> _Changes:
 def _confirmed(console: Console, unused: _Unused, count: int, options: Options) -> tuple[int, Protected]:
     """Ask before the deletion of unused streams, and say which rows go with them.
 
-    Returns the number of streams to delete, and those that rows protect.
+    Returns the number of streams to delete, and the protected ones.
     """
     would = _would_change(unused, count)
     if would.deleted:

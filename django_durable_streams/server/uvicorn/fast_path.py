@@ -29,7 +29,7 @@ from ..coroutines import end_wait, resume
 from ..dispatch import needs_task, prepare_response, refuse, respond, start_request
 from ..event_stream import send_events
 from ..hosts import check_host
-from ..response_policy import change_headers
+from ..response_policy import common_headers
 from ..writes import only_offset
 from .access_log import log_request
 from .chunked import ChunkedOutlet
@@ -43,8 +43,8 @@ from .response_heads import bytes_around, encode_head, keep_around
 MAX_JOINED_BYTES = 256 * 1024
 """Bytes of a body up to which it is sent in one piece with its head. Where it is shared, the piece is cached."""
 
-NO_CONTENT = 204
-"""The status of a response to a plain append."""
+NO_CONTENT = Response(204, [], is_shared=True)
+"""Responses to plain appends have its status, and the common headers that belong to it."""
 
 _WITH_BODY = frozenset({"POST", "PUT"})
 
@@ -222,10 +222,10 @@ class FastPathConnection(DownloadConnection):
         default_headers = self.server_state.default_headers
         offset = only_offset(value)
         if offset is not None:
-            added = change_headers(request)
+            added = common_headers(request, NO_CONTENT)
             around = bytes_around(added, default_headers)
             if around is not None:
-                return NO_CONTENT, around[0] + offset + around[1]
+                return NO_CONTENT.status, around[0] + offset + around[1]
         response = prepare_response(request, value)
         if response is None:
             return None

@@ -1,7 +1,7 @@
 """Messages of a stream for people: a few at a time, in both directions.
 
 A read is bounded. It takes one page, or one append where that is larger, and the chunks around them. An append may hold
-millions of messages: only those of the page become objects.
+millions of messages: only the page's own become objects.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class RowCounts(NamedTuple):
     """Rows that stay and are changed, as by `SET_NULL`."""
 
     def add(self, deleted: Iterable[tuple[str, int]], changed: Iterable[tuple[str, int]]) -> None:
-        """Add some rows, whose labels are those of their tables' models."""
+        """Add some rows, by the labels of their tables' models."""
         for counts, numbers in ((self.deleted, deleted), (self.changed, changed)):
             for label, number in numbers:
                 if number:
