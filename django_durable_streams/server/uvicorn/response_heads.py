@@ -1,7 +1,7 @@
 """Makes the head of an HTTP/1.1 response from its status and headers. Knows no connections.
 
 An optimisation: responses to plain appends differ in their offsets alone. So the bytes around the offset are kept for a
-second, and an append takes 125 bytecodes of 1,330 less.
+second, and an append takes 107 bytecodes of 1,334 less.
 
 - Invariant: `encode_head` makes the same bytes.
 - Why it holds: they were cut out of a response that it has encoded, with the same added headers. uvicorn makes its own
