@@ -68,9 +68,29 @@ def by_token(method: Method) -> Method:
 
 
 def is_by_token(method: Callable[..., Any]) -> bool:
-    """Return whether a bound method has the mark of `by_token`. An overriding method needs a mark of its own."""
-    function = getattr(method, "__func__", method)
-    return getattr(function, "_is_by_token", None) is function
+    """Return whether a bound method has the mark of `by_token`, and decides as the class that has marked it.
+
+    An overriding method needs a mark of its own. All methods of a subclass lose the mark if it overrides anything else
+    that a marked method may use.
+    """
+    function = getattr(method, "__func__", None)
+    if function is None or getattr(function, "_is_by_token", None) is not function:
+        return False
+    permission = method.__self__  # type: ignore[attr-defined]
+    own = [getattr(permission, "__dict__", {})]
+    for one in type(permission).__mro__:
+        if any(value is function for value in vars(one).values()):
+            return not any(_is_overridden(name, one) for names in own for name in names)
+        own.append(vars(one))
+    return False  # it was set on the object
+
+
+def _is_overridden(name: str, owner: type) -> bool:
+    """Return whether a name of a subclass is one that the methods of a class may use.
+
+    The methods of all permissions do not use one another, and each has its own mark.
+    """
+    return hasattr(owner, name) and not hasattr(Permission, name)
 
 
 class Permission:

@@ -84,6 +84,45 @@ class Revocable(BearerTokens):
         return path not in self.revoked and super().can_read(user, path, request)
 
 
+class RevocableInside(BearerTokens):
+    """Refuses more than the token does, where its parent decides."""
+
+    def _allows(self, action: Any, path: str, request: Any) -> Any:
+        return path not in Revocable.revoked and super()._allows(action, path, request)
+
+
+class _Refusing:
+    def _allows(self, action: Any, path: str, request: Any) -> Any:
+        return path not in Revocable.revoked and super()._allows(action, path, request)  # type: ignore[misc]
+
+
+class RevocableByMixin(_Refusing, BearerTokens):
+    """As `RevocableInside`, with a class of its own for the refusal."""
+
+
+class RevocableByObject(BearerTokens):
+    """As `RevocableInside`, for one object."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        allows = self._allows
+        self._allows = (  # type: ignore[method-assign]
+            lambda action, path, request: path not in Revocable.revoked and allows(action, path, request)
+        )
+
+
+class Configured(BearerTokens):
+    """Decides as its parent does about reads."""
+
+    challenge = "Bearer realm=chat"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+    def can_append(self, user: Any, path: str, request: Any) -> bool:
+        return False
+
+
 class UnderMaintenance(Counting):
     """Allows nothing, and raises an error while the site is under maintenance."""
 
@@ -214,12 +253,13 @@ def test_the_verdict_stays_the_same(settings: dict[str, Any]) -> None:
         assert [verdict(*one) for one in reversed(asked)] == first[::-1]
 
 
-def test_a_token_is_looked_at_once_for_the_same_request(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["django_durable_streams.permissions.BearerTokens", permission("Configured")])
+def test_a_token_is_looked_at_once_for_the_same_request(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[object] = []
     look = bearer._credential
     monkeypatch.setattr(bearer, "_credential", lambda asked: looks.append(asked) or look(asked))
     lines = [b"Authorization: Bearer " + TOKEN.encode()]
-    with override_streams(PERMISSION_CLASSES=BEARER):
+    with override_streams(PERMISSION_CLASSES={**BEARER, "CLASS": name}):
         guard = current_guard()
         assert guard is not None
         for _ in range(3):
@@ -236,9 +276,10 @@ def test_a_token_is_looked_at_once_for_the_same_request(monkeypatch: pytest.Monk
             assert len(looks) == 1, (method, target)
 
 
-def test_a_class_that_decides_otherwise_is_asked_each_time() -> None:
+@pytest.mark.parametrize("name", ["Revocable", "RevocableInside", "RevocableByMixin", "RevocableByObject"])
+def test_a_class_that_decides_otherwise_is_asked_each_time(name: str) -> None:
     lines = [b"Authorization: Bearer " + TOKEN.encode()]
-    options = {**BEARER, "CLASS": permission("Revocable")}
+    options = {**BEARER, "CLASS": permission(name)}
     with override_streams(PERMISSION_CLASSES=options):
         guard = current_guard()
         assert guard is not None
