@@ -7,6 +7,7 @@ error for the client. Parsers of headers that come with every append take bytes.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
 
 from . import arguments
@@ -60,6 +61,8 @@ CONTENT_DISPOSITION = b"content-disposition"
 _SINGLE = frozenset({HOST, AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, ORIGIN, LAST_EVENT_ID, IF_MATCH})
 _SINGLE_PREFIXES = (b"stream-", b"producer-")
 _OPAQUE = frozenset({PRODUCER_ID, STREAM_SEQ, STREAM_FORKED_FROM})
+_NEVER_TWICE = frozenset({HOST, CONTENT_LENGTH})
+"""Headers by which servers and proxies take requests apart: each of them must read the same (RFC 9112, section 11.2)."""
 
 
 _PARTS = re.compile(rb'(?:"(?:[^"\\]|\\.?)*(?:"|\Z)|[^,"])+', re.DOTALL)
@@ -71,18 +74,24 @@ def is_single(name: bytes) -> bool:
     return name in _SINGLE or name.startswith(_SINGLE_PREFIXES)
 
 
-def merge_repeated(pairs: list[Header]) -> dict[bytes, bytes]:
-    """Return request headers by name, if some of them came in several lines.
+def by_name(pairs: Iterable[Header]) -> dict[bytes, bytes]:
+    """Return request headers by name, the same at all entry points.
 
-    A header with one value may be repeated with the same value. Any other header is a list, and its lines are joined
-    into one (RFC 9110, section 5.3; RFC 6265, section 5.4, for cookies). So two parts of the server never use two
-    different values of a header.
+    A header with one value may be repeated with the same value, in several lines or in one line with commas, because
+    servers and proxies join lines (RFC 9110, section 5.3). Lines of any other header are joined, cookies as RFC 6265
+    has it, section 5.4. So two parts of the server never use two different values of a header.
 
     Raises:
         InvalidHeader: a header with one value came with different ones.
     """
+    lines = [(name, single_value(name, value)) if b"," in value else (name, value) for name, value in pairs]
+    fields = dict(lines)
+    return fields if len(fields) == len(lines) else _merge_repeated(lines)
+
+
+def _merge_repeated(lines: list[Header]) -> dict[bytes, bytes]:
     merged: dict[bytes, bytes] = {}
-    for name, value in pairs:
+    for name, value in lines:
         earlier = merged.get(name)
         if earlier is None:
             merged[name] = value
@@ -93,15 +102,15 @@ def merge_repeated(pairs: list[Header]) -> dict[bytes, bytes]:
     return merged
 
 
-def split_repeated(name: bytes, value: bytes) -> bytes:
-    """Return the one value of a header whose lines the server joined by commas, as WSGI servers do.
+def single_value(name: bytes, value: bytes) -> bytes:
+    """Return the one value of a header whose lines were perhaps joined by commas.
 
-    Values of headers that may contain commas are returned unchanged.
+    Lists, values that may contain commas, and headers that no server may join are returned unchanged.
 
     Raises:
         InvalidHeader: a header with one value came with different ones.
     """
-    if b"," not in value or not is_single(name) or name in _OPAQUE:
+    if b"," not in value or not is_single(name) or name in _OPAQUE or name in _NEVER_TWICE:
         return value
     parts: list[bytes] = _PARTS.findall(value)
     values = {part.strip(b" \t") for part in parts}

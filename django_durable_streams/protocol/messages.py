@@ -83,10 +83,7 @@ class Request(ABC):
         self.method = method
         self.path = path
         self.query = query
-        by_name = dict(header_list)
-        if len(by_name) != len(header_list):
-            by_name = headers.merge_repeated(header_list)
-        self.headers: Mapping[bytes, bytes] = by_name
+        self.headers: Mapping[bytes, bytes] = headers.by_name(header_list)
         self._reset()
 
     def _reset(self, body: bytes | None = None) -> None:

@@ -120,4 +120,4 @@ def _wsgi_headers(request: HttpRequest) -> list[Header]:
         value = request.META.get(variable)
         if value:
             header_list.append((name, value.encode("latin-1")))
-    return [(name, headers.split_repeated(name, value)) for name, value in header_list]
+    return header_list

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from django.core.signals import setting_changed
 
 from ...protocol import headers
+from ...protocol.errors import InvalidHeader
 from .handed_over import Reason
 
 MAX_BYTES = 8 * 1024
@@ -168,8 +169,11 @@ def _parse_header(line: bytes) -> tuple[bytes, bytes] | Reason:
     header = _HEADER.fullmatch(line)
     if header is None:
         return Reason.MALFORMED_HEADER
-    name = header[1].lower()
-    return _LEFT_TO_UVICORN.get(name) or (name, header[2].lstrip(b" \t"))  # as httptools does
+    name, value = header[1].lower(), header[2].lstrip(b" \t")  # as httptools does
+    try:
+        return _LEFT_TO_UVICORN.get(name) or (name, headers.single_value(name, value))
+    except InvalidHeader:
+        return Reason.REPEATED_HEADER
 
 
 def _clear_caches(**kwargs: Any) -> None:
