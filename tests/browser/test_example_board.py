@@ -68,6 +68,15 @@ def add(page: Page, text: str) -> None:
     page.get_by_role("button", name="Add").click()
 
 
+def test_a_page_reads_the_token_of_its_cookie_for_each_request(visitors: list[Visitor], server: Server) -> None:
+    """A login in another tab changes the cookie, and the token of the template is worth nothing then."""
+    visitor = visitors[0]
+    visitor.context.add_cookies([{"name": "csrftoken", "value": "a" * 32, "url": server.base_url}])
+    add(visitor.page, "After the login")
+    expect(visitor.page.locator(".card p", has_text="After the login")).to_have_count(1)
+    remove_cards(visitor.page)
+
+
 def test_a_card_moves_in_both_browsers(visitors: list[Visitor], server: Server) -> None:
     first, second = (visitor.page for visitor in visitors)
     add(first, "Paint the <b>fence</b>")

@@ -1,5 +1,5 @@
-// What htmx leaves open: it is silent about a server that does not answer, and it loses the keyboard's place on a card
-// that moves.
+// What htmx leaves open: it is silent about a server that does not answer, it keeps the CSRF token of the template, and it
+// loses the keyboard's place on a card that moves.
 
 const board = document.getElementById("board");
 const away = document.getElementById("away");
@@ -36,6 +36,14 @@ document.body.addEventListener("htmx:sseOpen", () => learn({ events: true }));
 // The page's signs of life go on, and find the server when it is back. Nothing else is sent before.
 document.body.addEventListener("htmx:beforeRequest", (event) => {
   if (isAway && event.detail.requestConfig.verb === "post" && event.target.id !== "visitors") event.preventDefault();
+});
+
+// Requests
+
+document.body.addEventListener("htmx:configRequest", ({ detail }) => {
+  // A login in another tab changes the token of the template. The cookie has the new one.
+  const cookie = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/);
+  if (cookie) detail.headers["X-CSRFToken"] = cookie[1];
 });
 
 // The keyboard
