@@ -23,10 +23,18 @@ def referring_models() -> Iterator[Make]:
 
     made: list[type[models.Model]] = []
 
-    def make(name: str, on_delete: Callable[..., None], **more: models.Field[Any, Any]) -> type[models.Model]:
-        key = models.ForeignKey(Stream, on_delete, null=True, related_name="+")
+    def make(
+        name: str,
+        on_delete: Callable[..., None],
+        *,
+        base: type[models.Model] = models.Model,
+        **more: models.Field[Any, Any],
+    ) -> type[models.Model]:
         meta = type("Meta", (), {"app_label": LABEL})
-        result = type(name, (models.Model,), {"stream": key, "Meta": meta, "__module__": __name__, **more})
+        fields = {"stream": models.ForeignKey(Stream, on_delete, null=True, related_name="+"), **more}
+        if base is not models.Model:
+            del fields["stream"]  # the base has it
+        result = type(name, (base,), {"Meta": meta, "__module__": __name__, **fields})
         with connection.schema_editor() as editor:
             editor.create_model(result)
         made.append(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -137,6 +138,61 @@ def test_delete_names_the_rows_before_and_afterwards(make: Make, questions: list
     assert questions == [f"{with_rows} Delete 2 streams? [y/N] "]
     printed = streams("delete", "a/*", "--no-input")
     assert printed == f"2 streams are deleted. 2 rows of {LABEL}.Room were deleted with their streams.\n"
+
+
+@pytest.mark.parametrize("portion", [1, 500])
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize(
+    "keys",
+    list(product((models.CASCADE, models.SET_NULL), repeat=2)),
+    ids=lambda keys: "-".join(k.__name__ for k in keys),
+)
+def test_a_row_to_which_two_ways_lead_counts_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch, portion: int, one_by_one: bool, keys: Any
+) -> None:
+    monkeypatch.setattr(prune, "STREAMS_PER_TRANSACTION", portion)
+    other = models.ForeignKey(Stream, keys[1], null=True, related_name="+")
+    room = make("Room", keys[0], other=other)
+    if one_by_one:  # Django loads such rows
+        make("Note", models.CASCADE, room=models.ForeignKey(room, models.CASCADE, null=True, related_name="+"))
+    one, two = old_streams(2)
+    for first, second in ((one, two), (two, one), (one, one)):
+        room.objects.create(stream=first, other=second)
+    foretold, (done, *_) = rows(*PRUNE, "--dry-run")[0], rows(*PRUNE, "--no-input")
+    for name in ("deleted_rows", "changed_rows"):
+        assert foretold[name] == done[name], name
+    if models.CASCADE in keys:
+        assert done["deleted_rows"] == {f"{LABEL}.Room": 3}
+    elif portion == 500:
+        assert done["changed_rows"] == {f"{LABEL}.Room": 3}
+
+
+@pytest.mark.parametrize("portion", [1, 500])
+def test_a_row_that_its_parent_and_its_own_key_lead_to_counts_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch, portion: int
+) -> None:
+    monkeypatch.setattr(prune, "STREAMS_PER_TRANSACTION", portion)
+    room = make("Room", models.CASCADE)
+    own = models.ForeignKey(Stream, models.CASCADE, null=True, related_name="+")
+    private = make("Private", models.CASCADE, base=room, own=own)
+    one, two = old_streams(2)
+    private.objects.create(stream=one, own=one)
+    private.objects.create(stream=one, own=two)
+    foretold, done = rows(*PRUNE, "--dry-run")[0], rows(*PRUNE, "--no-input")[0]
+    assert foretold["deleted_rows"] == done["deleted_rows"] == {f"{LABEL}.Room": 2, f"{LABEL}.Private": 2}
+
+
+def test_the_rows_of_a_preview_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that go with rows which refer to the streams."""
+    monkeypatch.setattr(related_rows, "MAX_ROWS", 4)
+    room = make("Room", models.CASCADE)
+    note = make("Note", models.SET_NULL, room=models.ForeignKey(room, models.CASCADE, null=True, related_name="+"))
+    (stream,) = old_streams(1)
+    one = room.objects.create(stream=stream)
+    note.objects.bulk_create(note(room=one) for _ in range(9))
+    counts = rows(*PRUNE, "--dry-run")[0]
+    assert counts["deleted_rows"][f"{LABEL}.Note"] in range(4, 9)
+    assert counts["all_rows_counted"] is False
 
 
 def test_memberships_count_under_the_name_of_their_field(make: Make) -> None:

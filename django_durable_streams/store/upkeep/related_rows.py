@@ -106,7 +106,7 @@ def follow(streams: Sequence[Model], using: str) -> dict[str, int]:
         return {}
     collector = _collected(streams, using)
     total = _counts.get()
-    changed = list(_changed(collector)) if total is not None else []
+    changed = [(label, rows.count()) for label, rows in _changed(collector)] if total is not None else []
     token = _followed.set(_followed.get() | {(using, stream.pk) for stream in streams})
     try:
         _, counts = collector.delete()
@@ -137,14 +137,22 @@ class Preview:
     """
 
     def __init__(self, using: str) -> None:
-        self.rows = RowCounts(Counter(), Counter())
-        """The rows of streams that no row protects."""
         self.protected: dict[int, frozenset[str]] = {}
         """The ids of streams whose deletion is forbidden, with the labels of the models whose rows forbid it."""
         self.is_complete = True
         """Whether the bounds have left out no stream and no row."""
         self._using = using
         self._seen = 0
+        self._deleted: dict[str, set[Any]] = defaultdict(set)
+        """The primary keys of rows that would be deleted: several ways may lead to a row."""
+        self._changed: Counter[str] = Counter()
+
+    @property
+    def rows(self) -> RowCounts:
+        """The rows of streams that no row protects."""
+        result = RowCounts(Counter(), Counter())
+        result.add(((label, len(keys)) for label, keys in self._deleted.items()), self._changed.items())
+        return result
 
     def look(self, portions: Iterable[Sequence[int]]) -> int:
         """Look at streams, ids portion by portion, and return how many of them are protected."""
@@ -163,7 +171,7 @@ class Preview:
         """Count the rows that would follow some streams, and return whether there are not too many."""
         if not ids:
             return True
-        if self.rows.deleted.total() + self.rows.changed.total() >= MAX_ROWS:
+        if sum(map(len, self._deleted.values())) + self._changed.total() >= MAX_ROWS:
             return False
         streams = Stream.objects.using(self._using).filter(has_id("id", ids, self._using))
         number = sum(rows[: MAX_ROWS + 1].count() for _, rows in _referring(streams, self._using))
@@ -176,12 +184,31 @@ class Preview:
                 self.protected[ids[0]] = protecting(error)
                 return True
         else:
-            if collector is not None:
-                self.rows.add(_deleted(collector), _changed(collector))
             if number <= MAX_ROWS:
-                return True
+                return collector is None or self._add(collector)
         middle = len(ids) // 2
         return self._count(ids[:middle]) and self._count(ids[middle:])
+
+    def _add(self, collector: OthersCollector) -> bool:
+        """Count the rows of a collector, and return whether there are not too many."""
+        is_complete = True
+        for model, rows in collector.data.items():
+            self._deleted[model._meta.label].update(row.pk for row in rows)
+        for query in collector.fast_deletes:
+            keys, has_more = _first_keys(query)
+            self._deleted[query.model._meta.label].update(keys)
+            is_complete = is_complete and not has_more
+        for label, changed in _changed(collector):
+            keys, has_more = _first_keys(changed)
+            self._changed[label] += len(keys - self._deleted[label])  # an earlier portion may have deleted a row
+            is_complete = is_complete and not has_more
+        return is_complete
+
+
+def _first_keys(rows: QuerySet[Any]) -> tuple[set[Any], bool]:
+    """Return the primary keys of up to `MAX_ROWS` rows, and whether there are more."""
+    keys = list(rows.order_by().values_list("pk", flat=True)[: MAX_ROWS + 1])
+    return set(keys[:MAX_ROWS]), len(keys) > MAX_ROWS
 
 
 def _protected(ids: Sequence[int], using: str) -> Protected:
@@ -203,31 +230,21 @@ def _collected(streams: Sequence[Model], using: str) -> OthersCollector:
     return collector
 
 
-def _deleted(collector: Any) -> Iterator[tuple[str, int]]:
-    for model, instances in collector.data.items():
-        yield model._meta.label, len(instances)
-    queries: dict[str, Any] = {}
-    for query in collector.fast_deletes:  # a row that two keys lead to is in two of them
-        label = query.model._meta.label
-        queries[label] = queries[label] | query if label in queries else query
-    for label, query in queries.items():
-        yield label, query.count()
-
-
-def _changed(collector: Any) -> Iterator[tuple[str, int]]:
-    """Yield the numbers of rows that are changed and stay: a row may have a key of each kind."""
+def _changed(collector: Any) -> Iterator[tuple[str, QuerySet[Any]]]:
+    """Yield the rows of each model that are changed and stay. A row may have a key of each kind, or two of one."""
+    changed: dict[Any, QuerySet[Any]] = {}
     for (field, _), groups in collector.field_updates.items():
         if field.remote_field.on_delete is CASCADE:  # on MySQL, Django empties the key before it deletes the row
             continue
-        deleted = collector.data.get(field.model, ())
-        are_deleted = Q(pk__in=[row.pk for row in deleted])
-        for query in collector.fast_deletes:
-            if query.model is field.model:
-                are_deleted |= Q(pk__in=query.values("pk"))
         for rows in groups:
-            is_query = isinstance(rows, QuerySet)
-            number = rows.exclude(are_deleted).count() if is_query else sum(row not in deleted for row in rows)
-            yield field.model._meta.label, number
+            earlier = changed.get(rows.model)
+            changed[rows.model] = rows.all() if earlier is None else earlier | rows
+    for model, rows in changed.items():
+        are_deleted = Q(pk__in=[row.pk for row in collector.data.get(model, ())])
+        for query in collector.fast_deletes:
+            if query.model is model:
+                are_deleted |= Q(pk__in=query.values("pk"))
+        yield model._meta.label, rows.exclude(are_deleted)
 
 
 def are_there() -> bool:
