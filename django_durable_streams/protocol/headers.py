@@ -62,7 +62,7 @@ _SINGLE = frozenset({HOST, AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, ORIGIN, 
 _SINGLE_PREFIXES = (b"stream-", b"producer-")
 _OPAQUE = frozenset({PRODUCER_ID, STREAM_SEQ, STREAM_FORKED_FROM})
 _NEVER_TWICE = frozenset({HOST, CONTENT_LENGTH})
-"""Headers by which servers and proxies take requests apart: each of them must read the same (RFC 9112, section 11.2)."""
+"""Headers by which servers and proxies take requests apart: all of them must read the same (RFC 9112, section 11.2)."""
 
 
 _PARTS = re.compile(rb'(?:"(?:[^"\\]|\\.?)*(?:"|\Z)|[^,"])+', re.DOTALL)
