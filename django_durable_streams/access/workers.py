@@ -11,6 +11,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any, TypeVar, cast
 
 from django.db import Error, connections, router
@@ -20,7 +22,7 @@ from ..models import Stream
 from ..protocol.errors import ServiceUnavailable
 from ..runtime import execution
 from ..runtime.backlog import Backlog
-from ..runtime.batch_worker import BatchWorker
+from ..runtime.batch_worker import STOP_SECONDS, BatchWorker
 from ..runtime.connection import DedicatedConnection
 from ..runtime.database_errors import may_pass
 from ..runtime.monitor import DatabaseMonitor, monitor_for
@@ -43,39 +45,50 @@ PERMISSION_THREADS = 4
 MAX_BATCH_ITEMS = 500
 
 ANSWER_SECONDS = 30.0
-"""Seconds that a request waits for the answer of a permission. A method may hang, and its clients leave long before."""
+"""Seconds that a request waits for its user, or for the answer of a permission. Code of the project may hang, and the
+clients leave long before."""
 
-_workers = ProcessObjects["_AccessWorker"]()
+CUT_SECONDS = 1.0
+"""How long the end of the process cuts the connection of a thread, before it leaves the thread: it only reads."""
+
+_Queue = SimpleQueue[Any]
 
 
 def look_up(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Awaitable[R]:
-    """Call a function in the thread for identities, together with all other items that wait for the same function."""
-    return cast("Awaitable[R]", _worker("lookup").submit((work, item)))
+    """Call a function in the thread for identities, together with all other items that wait for the same function.
+
+    Raises:
+        ServiceUnavailable: too many items wait, or there is no answer within `ANSWER_SECONDS`.
+    """
+    return cast("Awaitable[R]", _limited(_worker("lookup").submit((work, item))))
 
 
 def count(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Awaitable[R]:
     """Call a function in the thread for the cache, as `look_up` does."""
-    return cast("Awaitable[R]", _worker("limits", asks_database=False).submit((work, item)))
+    return cast("Awaitable[R]", _limited(_worker("limits", asks_database=False).submit((work, item))))
 
 
 def call(function: Callable[[], T]) -> Awaitable[T]:
     """Call a function in one of the threads for permissions. After a lost connection it is called again.
 
     Raises:
-        ServiceUnavailable: too many calls wait, or there is no answer within `ANSWER_SECONDS`.
+        ServiceUnavailable: as for `look_up`.
     """
-    first = _worker("permission-0")
-    task = partial(_call, function, time.monotonic() + ANSWER_SECONDS), None
+    pool = _permission_pool()
+    reply = Reply(loop=asyncio.get_running_loop())
+    task = partial(_call, function, reply), None
     if execution.is_inline():
-        return cast("Awaitable[T]", first.submit(task))
-    if first.unfinished:
-        _worker(f"permission-{min(first.unfinished, PERMISSION_THREADS - 1)}", shares=first)
-    loop = asyncio.get_running_loop()
-    reply = Reply(loop=loop)
-    first.put(task, _ReplyInLoop(reply))
-    timer = loop.call_later(ANSWER_SECONDS, _give_up, reply)
-    reply.add_done_callback(lambda _: timer.cancel())
-    return cast("Awaitable[T]", reply)
+        return cast("Awaitable[T]", pool.first.submit(task))
+    pool.put(task, _ReplyInLoop(reply))
+    return cast("Awaitable[T]", _limited(reply))
+
+
+def _limited(reply: Reply) -> Reply:
+    """Let a reply wait for `ANSWER_SECONDS` at most."""
+    if not execution.is_inline():
+        timer = reply.get_loop().call_later(ANSWER_SECONDS, _give_up, reply)
+        reply.add_done_callback(lambda _: timer.cancel())
+    return reply
 
 
 class _ReplyInLoop:
@@ -93,7 +106,7 @@ class _ReplyInLoop:
 
 
 def no_answer() -> ServiceUnavailable:
-    """Return the error for a request whose permission does not answer in time."""
+    """Return the error for a request whose user or permission does not answer in time."""
     return ServiceUnavailable("The permission could not be checked in time. Try again.")
 
 
@@ -101,8 +114,8 @@ def _give_up(reply: Reply) -> None:
     reply.resolve(no_answer())
 
 
-def _call(function: Callable[[], object], latest: float, items: Sequence[None]) -> Sequence[object]:
-    if time.monotonic() > latest:  # the request has its answer, and a slow method would delay the calls that wait
+def _call(function: Callable[[], object], reply: Reply, items: Sequence[None]) -> Sequence[object]:
+    if reply.done():  # the request has its answer or was cancelled, and a slow method would delay the calls that wait
         return [no_answer()]
     try:
         return [function()]
@@ -119,35 +132,27 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
         name: the end of the thread's name.
         using: the alias of the database.
         monitor: tells whether the database answers. None: the work of this thread does not use the database.
-        shares: the worker whose queue this one shares. All of them have to stop together.
+        backlog: limits the items that wait. None: a new one, by the settings.
+        batch_size, queue: as for other workers.
     """
 
     def __init__(
-        self, name: str, using: str, monitor: DatabaseMonitor | None, shares: _AccessWorker | None = None
+        self,
+        name: str,
+        using: str,
+        monitor: DatabaseMonitor | None,
+        backlog: Backlog | None = None,
+        batch_size: int = MAX_BATCH_ITEMS,
+        queue: _Queue | None = None,
     ) -> None:
         self._monitor = monitor
-        self._takes_one = name.startswith("permission")
         connection = monitor.new_connection() if monitor is not None else DedicatedConnection(using)
-        backlog = Backlog(config().queue_size, config().queue_bytes) if shares is None else shares._backlog
-        queue = None if shares is None else shares._queue
-        size = 1 if self._takes_one else MAX_BATCH_ITEMS
-        super().__init__(f"durable-streams-access-{name}", connection, self._run_or_refuse, backlog, size, queue)
+        backlog = backlog or _new_backlog()
+        super().__init__(f"durable-streams-access-{name}", connection, self._run_or_refuse, backlog, batch_size, queue)
 
-    @property
-    def unfinished(self) -> int:
-        """The number of tasks in the queue and at work, of all workers that share the queue."""
-        return self._backlog.tasks
-
-    def put(self, task: tuple[BatchFunction, Any], callback: ResultCallback) -> None:
-        """The same as for other workers. A worker that has ended refuses the task."""
-        super().put(task, callback)
-        if self._has_ended:
-            self._refuse_queued()
-
-    def _refuse_queued(self) -> None:
-        super()._refuse_queued()
-        if self._takes_one:
-            self._queue.put(None)  # for the other workers of the queue, which end as well
+    def stop(self) -> None:
+        self.ask_to_end()
+        self.wait_for_end(STOP_SECONDS, CUT_SECONDS)
 
     def _run_or_refuse(self, tasks: Sequence[tuple[BatchFunction, Any]]) -> Sequence[object]:
         if self._monitor is None:
@@ -202,10 +207,84 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
             return [as_failure(error)] * len(items)
 
 
-def _worker(name: str, *, asks_database: bool = True, shares: _AccessWorker | None = None) -> _AccessWorker:
+class _PermissionWorker(_AccessWorker):
+    """One of the threads that take calls from one queue, one at a time. All of them stop together."""
+
+    def _refuse_queued(self) -> None:
+        super()._refuse_queued()
+        self.ask_to_end()  # for the other workers of the queue
+
+
+class _PermissionPool:
+    """The threads for permissions. Another one starts when a call finds all of them at work."""
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        self._monitor = monitor_for(using)
+        self._backlog = _new_backlog()
+        self._queue: _Queue = SimpleQueue()
+        self._lock = Lock()
+        self._has_stopped = False
+        self._workers = [self._new_worker()]
+
+    @property
+    def first(self) -> _PermissionWorker:
+        """The worker that is always there."""
+        return self._workers[0]
+
+    def put(self, task: tuple[BatchFunction, Any], callback: ResultCallback) -> None:
+        """Queue a call. Its callback gets the value in the thread.
+
+        Raises:
+            ServiceUnavailable: too many calls wait.
+        """
+        self.first.put(task, callback)
+        if self._backlog.tasks > len(self._workers) < PERMISSION_THREADS:
+            with self._lock:
+                if not self._has_stopped and len(self._workers) < PERMISSION_THREADS:
+                    self._workers.append(self._new_worker())
+        if self._has_stopped:
+            self.first._refuse_queued()
+
+    def stop(self) -> None:
+        """End the threads after the calls that are queued, all within the time of one."""
+        with self._lock:
+            self._has_stopped = True
+        for worker in self._workers:
+            worker.ask_to_end()
+        until = time.monotonic() + STOP_SECONDS
+        for worker in self._workers:
+            worker.wait_for_end(max(until - time.monotonic(), 0), CUT_SECONDS)
+
+    def _new_worker(self) -> _PermissionWorker:
+        return _PermissionWorker("permission", self._using, self._monitor, self._backlog, 1, self._queue)
+
+
+def _new_backlog() -> Backlog:
+    return Backlog(config().queue_size, config().queue_bytes)
+
+
+_workers = ProcessObjects[_AccessWorker]()
+_pools = ProcessObjects[_PermissionPool]()
+
+
+def _worker(name: str, *, asks_database: bool = True) -> _AccessWorker:
     worker = _workers.existing(name)
     if worker is not None:
         return worker
+    using = _checked_alias()
+    return _workers.get(name, lambda: _AccessWorker(name, using, monitor_for(using) if asks_database else None))
+
+
+def _permission_pool() -> _PermissionPool:
+    pool = _pools.existing("permission")
+    if pool is not None:
+        return pool
+    using = _checked_alias()
+    return _pools.get("permission", lambda: _PermissionPool(using))
+
+
+def _checked_alias() -> str:
     using = router.db_for_write(Stream)
     check_engine(using)
-    return _workers.get(name, lambda: _AccessWorker(name, using, monitor_for(using) if asks_database else None, shares))
+    return using

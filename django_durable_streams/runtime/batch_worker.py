@@ -27,7 +27,7 @@ from ..protocol.errors import ServiceUnavailable
 from . import background, execution, tracing
 from .backlog import Backlog
 from .collecting import Collector
-from .connection import DedicatedConnection
+from .connection import CUT_SECONDS, DedicatedConnection
 from .counting import BatchNumbers
 from .exclusive_job import ExclusiveJob
 from .results import NO_LOOP, Reply, ResultCallback, call_in, prepare_all, settle
@@ -191,9 +191,19 @@ class BatchWorker(Generic[T]):
         return cast("U", job.result())
 
     def stop(self) -> None:
-        """End the thread after the tasks that are queued, and wait for its end."""
+        """End the thread after the tasks that are queued, and wait for its end, or leave it where its work hangs."""
+        self.ask_to_end()
+        self.wait_for_end(STOP_SECONDS)
+
+    def ask_to_end(self) -> None:
+        """Let the thread end after the tasks that are queued."""
         self._queue.put(None)
-        self._connection.end(self._thread, STOP_SECONDS)
+
+    def wait_for_end(self, seconds: float, cut_seconds: float = CUT_SECONDS) -> None:
+        """Wait for the end of the thread (`DedicatedConnection.end`). Tasks behind work that hangs are refused."""
+        if not self._connection.end(self._thread, seconds, cut_seconds):
+            self._refuse_queued()
+            self.ask_to_end()
 
     def _enqueue(self, batch: PendingBatch[T], count_before: int = 0, extra_turns: int = 0) -> None:
         count = len(batch.tasks)

@@ -41,6 +41,9 @@ LOG_PAGES = 2000
 SPILL_BYTES = 32 * 1024 * 1024
 """Size of changed pages from which a SQLite transaction writes pages to the log before its commit."""
 
+CUT_SECONDS = 20.0
+"""How long the end of a process cuts the connection of a thread that works on. Then it leaves the thread."""
+
 CUT_AGAIN_SECONDS = 0.2
 """Time between two cuts of the connection of a thread that has to end."""
 
@@ -163,15 +166,24 @@ class DedicatedConnection:
                 except OSError:  # the connection has ended already
                     pass
 
-    def end(self, thread: Thread, seconds: float) -> None:
+    def end(self, thread: Thread, seconds: float, cut_seconds: float = CUT_SECONDS) -> bool:
         """Wait for the end of the connection's thread. After some seconds cut what it waits for, until it has ended.
 
-        A thread that has lost its connection may try once more over a new one.
+        A thread that has lost its connection may try once more over a new one. A thread in which code of the project
+        waits for something else is left after `cut_seconds` more. It ends with the process.
+
+        Returns:
+            Whether the thread has ended.
         """
         thread.join(seconds)
+        until = time.monotonic() + cut_seconds
         while thread.is_alive():
+            if time.monotonic() >= until:
+                logger.warning("The thread %s does not end. The end of the process does not wait for it.", thread.name)
+                return False
             self.cut()
             thread.join(CUT_AGAIN_SECONDS)
+        return True
 
     def _replace(self, project_connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
         """Put a connection of the service in the place of the thread's project connection, and return it."""

@@ -63,7 +63,12 @@ class Hanging(AllowAll):
     """Hangs for some streams, in a thread or in the event loop."""
 
     in_memory = False
+    needs_user = True
     released = threading.Event()
+
+    def prepare(self, user: Any) -> None:
+        if prepare_hangs:
+            self.released.wait(20)
 
     def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
         return not path.startswith("hanging") or self.released.wait(20)
@@ -78,12 +83,16 @@ class Hanging(AllowAll):
         return True
 
 
+prepare_hangs: list[bool] = []
+
+
 @pytest.fixture
 def hanging() -> Iterator[None]:
     Hanging.released.clear()
     with override_streams(PERMISSION_CLASSES=f"{__name__}.Hanging"):
         yield
         Hanging.released.set()
+        prepare_hangs.clear()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -156,3 +165,68 @@ async def test_calls_whose_requests_have_their_answer_are_not_made(
     monkeypatch.undo()
     assert await asyncio.gather(*[workers.call(lambda: True) for _ in range(8)]) == [True] * 8
     assert len(calls) <= workers.PERMISSION_THREADS
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_calls_whose_requests_were_cancelled_are_not_made(hanging: None, engines: None) -> None:
+    calls: list[int] = []
+    begun = threading.Semaphore(0)
+
+    def call(number: int) -> bool:
+        calls.append(number)
+        begun.release()
+        return Hanging.released.wait(20)
+
+    replies = [asyncio.ensure_future(workers.call(partial(call, number))) for number in range(20)]
+    for _ in range(workers.PERMISSION_THREADS):
+        assert await asyncio.to_thread(begun.acquire, timeout=10)
+    for reply in replies:
+        reply.cancel()
+    Hanging.released.set()
+    assert await asyncio.gather(*[workers.call(lambda: True) for _ in range(8)]) == [True] * 8
+    assert len(calls) == workers.PERMISSION_THREADS
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_user_who_cannot_be_prepared_in_time_delays_requests_for_so_long_only(
+    hanging: None, engines: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "ANSWER_SECONDS", 0.2)
+    await Stream.objects.acreate(path="a")
+    client = AsgiClient(DurableStreams())
+    prepare_hangs.append(True)
+    async with asyncio.timeout(5):
+        replies = await asyncio.gather(*[client.request("GET", "a") for _ in range(5)])
+    assert {(reply.status, "retry-after" in reply.headers) for reply in replies} == {(503, True)}
+    prepare_hangs.clear()
+    Hanging.released.set()
+    monkeypatch.undo()
+    assert (await client.request("GET", "a")).status == 200
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("hangs", ["prepare", "method"])
+async def test_the_end_of_the_process_waits_for_so_long_only(
+    hanging: None, engines: None, monkeypatch: pytest.MonkeyPatch, hangs: str
+) -> None:
+    """All threads hang, and more requests wait. They get their answer."""
+    monkeypatch.setattr(workers, "STOP_SECONDS", 0.5)
+    await Stream.objects.acreate(path="hanging")
+    client = AsgiClient(DurableStreams())
+    if hangs == "prepare":
+        prepare_hangs.append(True)
+    reads = []
+    for _ in range(2):  # the second half waits behind the first
+        reads += [asyncio.ensure_future(client.request("GET", "hanging")) for _ in range(workers.PERMISSION_THREADS)]
+        await asyncio.wait(reads, timeout=0.2)
+    assert not any(read.done() for read in reads)
+    async with asyncio.timeout(10):
+        await asyncio.to_thread(workers._workers.stop)
+        await asyncio.to_thread(workers._pools.stop)
+    done, _ = await asyncio.wait(reads, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    assert done
+    assert {read.result().status for read in done} == {503}
+    prepare_hangs.clear()
+    Hanging.released.set()
+    assert {read.status for read in await asyncio.gather(*reads)} <= {200, 503}
+    assert (await client.request("GET", "a")).status == 404

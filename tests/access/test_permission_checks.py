@@ -93,7 +93,7 @@ class RevocableInside(BearerTokens):
 
 class _Refusing:
     def _allows(self, action: Any, path: str, request: Any) -> Any:
-        return path not in Revocable.revoked and super()._allows(action, path, request)  # type: ignore[misc]
+        return path not in Revocable.revoked and super()._allows(action, path, request)
 
 
 class RevocableByMixin(_Refusing, BearerTokens):

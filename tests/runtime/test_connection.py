@@ -1,7 +1,7 @@
 """Dedicated connections can be cut as soon as the server has accepted them."""
 
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -59,3 +59,15 @@ def test_a_connection_that_is_outdated_is_replaced_once() -> None:
         dedicated.mark_outdated()
         assert [pool.submit(dedicated.open).result(20) for _ in range(2)] == [True, False]
         pool.submit(dedicated.close).result(20)
+
+
+def test_a_thread_that_hangs_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    """Code of the project may wait in it for anything: a receiver, or a method of a permission."""
+    released = Event()
+    thread = Thread(target=released.wait, args=(20,), name="the-thread")
+    thread.start()
+    dedicated = DedicatedConnection("default")
+    assert not dedicated.end(thread, 0, 0)
+    assert "The thread the-thread does not end." in caplog.text
+    released.set()
+    assert dedicated.end(thread, 20)
