@@ -1,14 +1,16 @@
 """What the answer of a permission means. Knows no permission and no request.
 
-Code of a project may answer with an object that Python takes for true whatever is in it, by mistake: a method without
-its parentheses, a generator, the coroutine of an `async def` that nobody awaits. None of them allows anything.
+Code of a project may answer with an object that Python takes for true whatever it means, by mistake: a method without
+its parentheses, a response with status 403, a policy such as `{"allowed": False}`. None of them allows anything. An
+answer counts only if its class has a truth of its own (`__bool__`), as numbers do. A member of an enum never counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable, Iterator
+from enum import Enum
 
-_ALWAYS_TRUE = (Awaitable, Iterator, AsyncIterator, BaseException)
+_NO_ANSWERS = (Awaitable, Iterator, Enum)
 
 
 def allows(answer: object, name: str) -> bool:
@@ -23,6 +25,7 @@ def allows(answer: object, name: str) -> bool:
     """
     if answer is True or answer is False or answer is None:
         return answer is True
-    if answer is NotImplemented or callable(answer) or isinstance(answer, _ALWAYS_TRUE):
+    is_answer = hasattr(type(answer), "__bool__") and answer is not NotImplemented
+    if not is_answer or callable(answer) or isinstance(answer, _NO_ANSWERS):
         raise TypeError(f"{name} has returned {answer!r}, which is neither a yes nor a no. Return True or False.")
     return bool(answer)

@@ -58,7 +58,7 @@ class Raising(Counting):
     def can_read(self, user: Any, path: str, request: Any) -> Any:
         if not path.startswith("open/"):
             raise exceptions.PermissionDenied
-        return [1]
+        return 1
 
     can_create = can_append = can_close = can_delete = can_read
 

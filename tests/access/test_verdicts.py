@@ -1,10 +1,14 @@
 """Only a yes allows. An object that is true whatever is in it is a mistake of the project, and allows nobody."""
 
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from enum import Enum
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 import pytest
+from django.http import HttpResponseForbidden
 
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission
@@ -29,6 +33,20 @@ async def method_without_its_call() -> Any:
     return "abc".isdigit
 
 
+class Decision(Enum):
+    REFUSED = "refused"
+
+
+class Own:
+    """As numpy's booleans, and Django's lazy objects."""
+
+    def __init__(self, value: bool = False) -> None:
+        self.value = value
+
+    def __bool__(self) -> bool:
+        return self.value
+
+
 MISTAKES: dict[str, Callable[[], Any]] = {
     "generator": generator,
     "asynchronous generator": asynchronous_generator,
@@ -39,9 +57,24 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "NotImplemented": lambda: NotImplemented,
     "error": lambda: ValueError("no"),
     "method from a coroutine": method_without_its_call,
+    "response": HttpResponseForbidden,
+    "policy": lambda: {"allowed": False},
+    "pair": lambda: (False, "no member"),
+    "member of an enum": lambda: Decision.REFUSED,
+    "number of an enum": lambda: HTTPStatus.FORBIDDEN,
+    "row": lambda: Stream(path="a"),
+    "match": lambda: re.match("", "a"),
+    "text": lambda: "no",
+    "list": lambda: [False],
 }
-NO: dict[str, Callable[[], Any]] = {"False": bool, "None": lambda: None, "0": int, "[]": list, "coroutine": coroutine}
-YES: dict[str, Callable[[], Any]] = {"True": lambda: True, "1": lambda: 1, "text": lambda: "a", "list": lambda: [0]}
+NO: dict[str, Callable[[], Any]] = {
+    "False": bool,
+    "None": lambda: None,
+    "0": int,
+    "coroutine": coroutine,
+    "own no": Own,
+}
+YES: dict[str, Callable[[], Any]] = {"True": lambda: True, "1": lambda: 1, "own yes": lambda: Own(True)}
 
 
 class Answering(Permission):
