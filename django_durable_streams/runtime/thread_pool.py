@@ -47,7 +47,7 @@ class ThreadPool:
         self._idle = 0
 
     def call(self, function: Callable[[], T]) -> Awaitable[T]:
-        """Call a function in one of the threads, and return its result.
+        """Call a function in one of the threads, and return its result. It is not called if nobody waits for it then.
 
         Inline (see `execution`), the function runs in the thread of the test, on its connection.
 
@@ -81,7 +81,7 @@ class ThreadPool:
                     continue
                 with self._lock:
                     self._idle -= 1
-                value = _outcome(function)
+                value = None if reply.done() else _outcome(function)  # nobody waits for it any more
                 with self._lock:
                     self._idle += 1
                 call_in(reply.get_loop(), reply.resolve, value)

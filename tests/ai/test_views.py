@@ -18,7 +18,7 @@ from django_durable_streams.contrib.ai import feeds, lookups
 from django_durable_streams.contrib.ai.answers import AnswerRunning, Chat, Run
 from django_durable_streams.contrib.ai.models import committed_events
 from django_durable_streams.contrib.ai.permissions import ChatPermission
-from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat, absent, vercel
+from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat, absent, access, vercel
 from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ServiceUnavailable
@@ -234,6 +234,38 @@ async def test_a_permission_whose_answer_is_no_answer_allows_nothing(name: str) 
             assert {reply.status_code for reply in replies} == {500}
     assert await Chat.objects.acount() == 1
     assert (await Chat.objects.aget()).owner == str(owner.pk)
+
+
+class HangingAllows(ChatPermission):
+    """Its answer takes as long as something else does."""
+
+    released = Event()
+    begun = Semaphore(0)
+
+    def allows(self, action: str, user: Any, path: str, chat: Chat | None) -> bool:
+        self.begun.release()
+        return self.released.wait(20)
+
+
+async def test_a_request_waits_for_its_permission_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "ANSWER_SECONDS", 0.2)
+    client = await client_of("ann")
+    HangingAllows.released.clear()
+    with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": f"{__name__}.HangingAllows"}):
+        try:
+            async with asyncio.timeout(10):
+                replies = await asyncio.gather(
+                    *[client.get("/api/chat/c1/messages") for _ in range(2 * access.THREADS)]
+                )
+            assert {(reply.status_code, "Retry-After" in reply) for reply in replies} == {(503, True)}
+        finally:
+            HangingAllows.released.set()
+        monkeypatch.undo()
+        assert (await client.get("/api/chat/c1/messages")).status_code == 200
+    calls = 0
+    while HangingAllows.begun.acquire(blocking=False):
+        calls += 1
+    assert calls <= access.THREADS + 1  # those whose requests have their answer are not asked
 
 
 async def test_anonymous_users_have_no_chats() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -12,6 +13,7 @@ from django.http import HttpRequest
 
 from ....access.access_request import AccessRequest
 from ....access.refusals import dotted_path, log_refusal
+from ....access.workers import ANSWER_SECONDS, no_answer
 from ....protocol.errors import StreamExists
 from ....runtime.thread_pool import ThreadPool
 from ....server.django_requests import DjangoRequest
@@ -69,8 +71,18 @@ async def authorized(request: HttpRequest, user: Any, path: str, action: Action)
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in one of the threads for chats, with the context of the request."""
-    return await _threads.call(partial(copy_context().run, function, *args, **kwargs))
+    """Call a function in one of the threads for chats, with the context of the request.
+
+    Raises:
+        ServiceUnavailable: it has not returned within `ANSWER_SECONDS`.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS) as deadline:
+            return await _threads.call(partial(copy_context().run, function, *args, **kwargs))
+    except TimeoutError:
+        if not deadline.expired():  # the function has raised it
+            raise
+        raise no_answer() from None
 
 
 def check_again(request: HttpRequest, user: Any, path: str, allowed: Chat | None, chat: Chat, is_new: bool) -> None:
