@@ -182,6 +182,41 @@ def test_a_row_that_its_parent_and_its_own_key_lead_to_counts_once(
     assert foretold["deleted_rows"] == done["deleted_rows"] == {f"{LABEL}.Room": 2, f"{LABEL}.Private": 2}
 
 
+@pytest.mark.parametrize("portion", [1, 500])
+def test_a_circle_of_rows_counts_once(make: Make, monkeypatch: pytest.MonkeyPatch, portion: int) -> None:
+    """Each of its streams leads to all of its rows, and to those that refer to them."""
+    monkeypatch.setattr(prune, "STREAMS_PER_TRANSACTION", portion)
+    parent, friend = (
+        models.ForeignKey("self", on_delete, null=True, related_name="+")
+        for on_delete in (models.CASCADE, models.SET_NULL)
+    )
+    room = make("Room", models.CASCADE, parent=parent, friend=friend)
+    one, two = (room.objects.create(stream=stream) for stream in old_streams(2))
+    two.parent, one.parent, one.friend = one, two, two
+    one.save()
+    two.save()
+    for last in (one, two):
+        room.objects.create(friend=last)
+    foretold, done = rows(*PRUNE, "--dry-run")[0], rows(*PRUNE, "--no-input")[0]
+    for name, count in {"deleted_rows": 2, "changed_rows": 2}.items():
+        assert foretold[name] == done[name] == {f"{LABEL}.Room": count}
+
+
+@pytest.mark.skipif(not hasattr(models, "CompositePrimaryKey"), reason="Django has no such keys")
+@pytest.mark.parametrize("on_delete", [models.CASCADE, models.SET_NULL])
+def test_rows_with_a_primary_key_of_several_columns_count_too(make: Make, on_delete: Any) -> None:
+    other = models.ForeignKey(Stream, models.SET_NULL, null=True, related_name="+")
+    key = models.CompositePrimaryKey("first", "second")
+    room = make("Room", on_delete, first=models.IntegerField(), second=models.IntegerField(), other=other, pk=key)
+    one, two = old_streams(2)
+    for number, (first, second) in enumerate([(one, one), (one, two), (None, two)]):
+        room.objects.create(first=number, second=number, stream=first, other=second)
+    foretold, done = rows(*PRUNE, "--dry-run")[0], rows(*PRUNE, "--no-input")[0]
+    for name in ("deleted_rows", "changed_rows"):
+        assert foretold[name] == done[name]
+    assert foretold["changed_rows"] == {f"{LABEL}.Room": 1 if on_delete is models.CASCADE else 3}
+
+
 def test_the_rows_of_a_preview_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that go with rows which refer to the streams."""
     monkeypatch.setattr(related_rows, "MAX_ROWS", 4)

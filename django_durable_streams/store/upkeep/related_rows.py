@@ -10,6 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 from django.apps import apps
@@ -106,7 +108,9 @@ def follow(streams: Sequence[Model], using: str) -> dict[str, int]:
         return {}
     collector = _collected(streams, using)
     total = _counts.get()
-    changed = [(label, rows.count()) for label, rows in _changed(collector)] if total is not None else []
+    changed = []
+    if total is not None:
+        changed = [(label, reduce(or_, rows.values()).count()) for label, rows in _changed(collector)]
     token = _followed.set(_followed.get() | {(using, stream.pk) for stream in streams})
     try:
         _, counts = collector.delete()
@@ -145,6 +149,8 @@ class Preview:
         self._seen = 0
         self._deleted: dict[str, set[Any]] = defaultdict(set)
         """The primary keys of rows that would be deleted: several ways may lead to a row."""
+        self._changed_keys: dict[tuple[str, str], set[Any]] = defaultdict(set)
+        """The primary keys of rows whose foreign key would be changed, by the labels of their models and its name."""
         self._changed: Counter[str] = Counter()
 
     @property
@@ -198,10 +204,14 @@ class Preview:
             keys, has_more = _first_keys(query)
             self._deleted[query.model._meta.label].update(keys)
             is_complete = is_complete and not has_more
-        for label, changed in _changed(collector):
-            keys, has_more = _first_keys(changed)
-            self._changed[label] += len(keys - self._deleted[label])  # an earlier portion may have deleted a row
-            is_complete = is_complete and not has_more
+        for label, by_field in _changed(collector):
+            changed = set[Any]()
+            for name, changed_rows in by_field.items():
+                keys, has_more = _first_keys(changed_rows)
+                changed |= keys - self._changed_keys[label, name]  # a circle of rows comes again with each portion
+                self._changed_keys[label, name] |= keys
+                is_complete = is_complete and not has_more
+            self._changed[label] += len(changed - self._deleted[label])
         return is_complete
 
 
@@ -230,21 +240,21 @@ def _collected(streams: Sequence[Model], using: str) -> OthersCollector:
     return collector
 
 
-def _changed(collector: Any) -> Iterator[tuple[str, QuerySet[Any]]]:
-    """Yield the rows of each model that are changed and stay. A row may have a key of each kind, or two of one."""
-    changed: dict[Any, QuerySet[Any]] = {}
+def _changed(collector: Any) -> Iterator[tuple[str, dict[str, QuerySet[Any]]]]:
+    """Yield the rows of each model that are changed and stay, by the names of the foreign keys that are changed."""
+    by_model: dict[Any, dict[str, QuerySet[Any]]] = defaultdict(dict)
     for (field, _), groups in collector.field_updates.items():
         if field.remote_field.on_delete is CASCADE:  # on MySQL, Django empties the key before it deletes the row
             continue
         for rows in groups:
-            earlier = changed.get(rows.model)
-            changed[rows.model] = rows.all() if earlier is None else earlier | rows
-    for model, rows in changed.items():
+            by_field = by_model[rows.model]
+            by_field[field.name] = by_field[field.name] | rows if field.name in by_field else rows.all()
+    for model, by_field in by_model.items():
         are_deleted = Q(pk__in=[row.pk for row in collector.data.get(model, ())])
         for query in collector.fast_deletes:
             if query.model is model:
                 are_deleted |= Q(pk__in=query.values("pk"))
-        yield model._meta.label, rows.exclude(are_deleted)
+        yield model._meta.label, {name: rows.exclude(are_deleted) for name, rows in by_field.items()}
 
 
 def are_there() -> bool:
