@@ -151,7 +151,7 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
         super().__init__(f"durable-streams-access-{name}", connection, self._run_or_refuse, backlog, batch_size, queue)
 
     def stop(self) -> None:
-        self.ask_to_end()
+        self._queue.put(None)
         self.wait_for_end(STOP_SECONDS, CUT_SECONDS)
 
     def _run_or_refuse(self, tasks: Sequence[tuple[BatchFunction, Any]]) -> Sequence[object]:
@@ -212,7 +212,7 @@ class _PermissionWorker(_AccessWorker):
 
     def _refuse_queued(self) -> None:
         super()._refuse_queued()
-        self.ask_to_end()  # for the other workers of the queue
+        self._queue.put(None)  # for the other workers of the queue
 
 
 class _PermissionPool:
@@ -250,8 +250,8 @@ class _PermissionPool:
         """End the threads after the calls that are queued, all within the time of one."""
         with self._lock:
             self._has_stopped = True
-        for worker in self._workers:
-            worker.ask_to_end()
+        for _ in self._workers:
+            self._queue.put(None)
         until = time.monotonic() + STOP_SECONDS
         for worker in self._workers:
             worker.wait_for_end(max(until - time.monotonic(), 0), CUT_SECONDS)

@@ -22,10 +22,11 @@ from django.db import Error, IntegrityError, OperationalError, connections
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.after_commit import follow_up
 from ..runtime.backlog import Backlog
-from ..runtime.batch_worker import BatchWorker, PendingBatch, split_by_batch
+from ..runtime.batch_worker import BatchWorker
 from ..runtime.connection import DedicatedConnection
 from ..runtime.database_errors import FailureKind, diagnose, drop_frames
 from ..runtime.monitor import DatabaseMonitor
+from ..runtime.pending_batch import PendingBatch, split_by_batch
 from ..runtime.write_lock import WriteLock
 from ..store.operations import Commit, Operation
 from ..store.write import group_commit

@@ -21,7 +21,8 @@ from threading import Event
 
 from ..runtime import execution
 from ..runtime.after_commit import follow_up
-from ..runtime.batch_worker import PREPARE_FROM_TASKS, BatchWorker, PendingBatch
+from ..runtime.batch_worker import PREPARE_FROM_TASKS, BatchWorker
+from ..runtime.pending_batch import PendingBatch
 from ..runtime.results import NO_LOOP, wait_for_turn
 from ..store.operations import Commit, Operation
 from ..store.write import registry_entries

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from threading import get_ident
 from typing import Any, Generic, TypeVar, cast
@@ -30,6 +30,7 @@ from .collecting import Collector
 from .connection import CUT_SECONDS, DedicatedConnection
 from .counting import BatchNumbers
 from .exclusive_job import ExclusiveJob
+from .pending_batch import PendingBatch, split_by_batch
 from .results import NO_LOOP, Reply, ResultCallback, call_in, prepare_all, settle
 
 logger = logging.getLogger(__name__)
@@ -59,26 +60,6 @@ class WorkerEnded(ServiceUnavailable):
     @classmethod
     def code(cls) -> str:
         return ServiceUnavailable.code()
-
-
-class PendingBatch(Generic[T]):
-    """The tasks that one event loop submits together, and the callbacks for their results.
-
-    Args:
-        room: how many tasks and bytes may be queued before the backlog is asked again.
-    """
-
-    __slots__ = ("callbacks", "loop", "room", "size", "spans", "tasks", "thread")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, thread: int, room: tuple[int, int] = (0, 0)) -> None:
-        self.loop = loop
-        self.thread = thread
-        self.room = room
-        self.tasks: list[T] = []
-        self.callbacks: list[ResultCallback] = []
-        self.spans: list[object] | None = None  # of the requests, if they are traced
-        self.size = 0
-        """Bytes of data that the tasks carry."""
 
 
 class BatchWorker(Generic[T]):
@@ -192,18 +173,14 @@ class BatchWorker(Generic[T]):
 
     def stop(self) -> None:
         """End the thread after the tasks that are queued, and wait for its end, or leave it where its work hangs."""
-        self.ask_to_end()
-        self.wait_for_end(STOP_SECONDS)
-
-    def ask_to_end(self) -> None:
-        """Let the thread end after the tasks that are queued."""
         self._queue.put(None)
+        self.wait_for_end(STOP_SECONDS)
 
     def wait_for_end(self, seconds: float, cut_seconds: float = CUT_SECONDS) -> None:
         """Wait for the end of the thread (`DedicatedConnection.end`). Tasks behind work that hangs are refused."""
         if not self._connection.end(self._thread, seconds, cut_seconds):
             self._refuse_queued()
-            self.ask_to_end()
+            self._queue.put(None)
 
     def _enqueue(self, batch: PendingBatch[T], count_before: int = 0, extra_turns: int = 0) -> None:
         count = len(batch.tasks)
@@ -345,14 +322,3 @@ class BatchWorker(Generic[T]):
         if len(values) == count >= PREPARE_FROM_TASKS:
             for batch, batch_values in split_by_batch(self._batches_at_work, values):
                 call_in(batch.loop, prepare_all, batch.callbacks, batch_values)
-
-
-def split_by_batch(
-    batches: Iterable[PendingBatch[T]], values: Sequence[object]
-) -> Iterator[tuple[PendingBatch[T], Sequence[object]]]:
-    """Yield each pending batch with the values of its own tasks."""
-    first = 0
-    for batch in batches:
-        last = first + len(batch.tasks)
-        yield batch, values[first:last]
-        first = last
