@@ -51,7 +51,7 @@ class Handshake:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self.scheme = "https" if scope.get("scheme") in ("wss", "https") else "http"
-        by_name = headers.by_name((bytes(name).lower(), bytes(value)) for name, value in scope["headers"])
+        by_name = headers.by_name([(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]])
         check_host(by_name)
         self._reads, self._changes = _visibilities(by_name, self.scheme)
         self._headers = {
