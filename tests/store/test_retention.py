@@ -358,9 +358,9 @@ def test_the_size_stays_near_that_of_what_is_kept() -> None:
     create(path="s/a")
     stream = Stream.objects.get(path="s/a")
     stream.retain(age=3600)
-    per_step, sizes = 20, []
+    per_step, sizes = 5, []
     for minute in range(12 * 60):
-        group_commit.apply([Append("s/a", BYTES, b"x" * 100) for _ in range(per_step)], USING)
+        group_commit.apply([Append("s/a", BYTES, b"x" * 400) for _ in range(per_step)], USING)
         if minute % 4 == 0:
             compaction.compact(USING, [stream.pk])
             plans, _ = retention.plan(USING, [stream.pk], START + minute * 60 * SECOND)
@@ -369,7 +369,7 @@ def test_the_size_stays_near_that_of_what_is_kept() -> None:
             drop()
         if minute >= 90:
             sizes.append(sum(end - start for start, end in Chunk.objects.values_list("start", "end")))
-    hour = 60 * per_step * 100
+    hour = 60 * per_step * 400
     assert hour <= min(sizes)
     assert max(sizes) <= 1.5 * hour
 
