@@ -139,6 +139,7 @@ pytestmark = pytest.mark.usefixtures("ann")
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 async def test_only_requests_that_cannot_be_forged_change_streams(case: str) -> None:
     classes, headers, allowed = CASES[case]
     permission = {"CLASS": CLASS, "AUTHENTICATION": classes}

@@ -37,6 +37,7 @@ async def test_those_who_are_not_logged_in_may_do_nothing(client: AsgiClient, op
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.slow
 async def test_each_operation_needs_its_permissions_and_no_other(
     make_user: Callable[..., User], visit: Callable[[User], Visitor], operation: str
 ) -> None:

@@ -232,6 +232,7 @@ class Failing(Permission):
 @pytest.mark.parametrize("kind", [RuntimeError, StopIteration, SystemExit, asyncio.CancelledError, GeneratorExit])
 @pytest.mark.parametrize("where", ["error", "prepares"])
 @override_streams(PERMISSION_CLASSES=f"{HERE}.Failing", AUTH_CACHE_SECONDS=0)
+@pytest.mark.slow
 async def test_whatever_a_permission_raises_in_a_thread_its_request_is_answered_and_the_next_too(
     client: AsgiClient, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException], where: str
 ) -> None:
@@ -315,6 +316,7 @@ REFUSING = ["Narrowed", "AnonymousCaller", "NobodyAtOnce", "NobodyInAThread", "N
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("name", REFUSING)
+@pytest.mark.slow
 async def test_a_decorated_method_that_refuses_refuses(client: AsgiClient, name: str, operation: str) -> None:
     with override_streams(PERMISSION_CLASSES=f"{HERE}.{name}"):
         assert (await send(client, operation)).status == 403

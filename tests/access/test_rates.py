@@ -105,6 +105,7 @@ ACTS: dict[Action, list[tuple[str, str, dict[str, str], bytes]]] = {
 
 
 @pytest.mark.parametrize("action", Action)
+@pytest.mark.slow
 async def test_each_action_has_a_limit_that_is_kept(client: AsgiClient, action: Action) -> None:
     await Stream.objects.acreate(path="closed", content_type="text/plain", closed=True, data="abc")
     for each in range(30):

@@ -91,6 +91,7 @@ def credentials(make_user: Callable[..., User]) -> Callable[[str], Credentials]:
 
 
 @pytest.mark.parametrize("guard", GUARDS)
+@pytest.mark.slow
 async def test_the_next_who_uses_a_cache_is_not_shown_what_the_last_one_read(
     client: AsgiClient, credentials: Callable[[str], Credentials], guard: str
 ) -> None:
@@ -114,6 +115,7 @@ async def test_the_next_who_uses_a_cache_is_not_shown_what_the_last_one_read(
 
 
 @pytest.mark.parametrize("permission", ["ModelPermissions", "AllowAll", "ReadOnly"])
+@pytest.mark.slow
 async def test_what_is_deleted_is_shown_by_no_cache(
     client: AsgiClient, credentials: Callable[[str], Credentials], permission: str
 ) -> None:

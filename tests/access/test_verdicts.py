@@ -126,6 +126,7 @@ async def statuses(entry: str, permission: type[Answering], answer: Callable[[],
 @pytest.mark.parametrize("entry", ENTRY_POINTS)
 @pytest.mark.parametrize("permission", CLASSES)
 @pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.slow
 async def test_a_mistake_allows_nothing(
     entry: str, permission: type[Answering], mistake: str, caplog: pytest.LogCaptureFixture
 ) -> None:

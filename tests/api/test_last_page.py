@@ -301,6 +301,7 @@ def test_data_that_is_trimmed_meanwhile_is_left_out(monkeypatch: pytest.MonkeyPa
     closed=st.booleans(),
     compact=st.booleans(),
 )
+@pytest.mark.slow
 def test_pages_of_any_size_have_the_whole_text_once(
     messages: list[bytes], count: int, closed: bool, compact: bool
 ) -> None:
@@ -319,6 +320,7 @@ def test_pages_of_any_size_have_the_whole_text_once(
     count=st.integers(1, 5),
     max_bytes=st.integers(1, 20),
 )
+@pytest.mark.slow
 def test_pages_of_any_size_have_each_value_once(messages: list[Any], count: int, max_bytes: int) -> None:
     Stream.objects.all().delete()
     stream = Stream.objects.create(path="a", content_type=JSON)

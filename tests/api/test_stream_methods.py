@@ -219,6 +219,7 @@ MESSAGE = "x" * 80
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.slow
 def test_however_many_messages_are_appended_memory_stays_bounded(settings: Any) -> None:
     settings.DURABLE_STREAMS = {"PAGE_BYTES": 256 * 1024}
     stream = Stream.objects.create(path="many", content_type=JSON)

@@ -54,6 +54,7 @@ ODD_VALUES = [
 
 
 @pytest.mark.parametrize("key", names())
+@pytest.mark.slow
 def test_an_odd_value_is_no_error_of_the_checks(key: str) -> None:
     """A value is refused with its key, or can be used. No other exception ends `manage.py check`."""
     for value in ODD_VALUES:

@@ -141,6 +141,7 @@ async def test_the_end_of_an_engine_waits_for_its_last_commit(engines: None, mon
     assert [outcome.tail for outcome in outcomes if isinstance(outcome, Appended)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_writer_loses_nothing_while_engines_end(engines: None) -> None:
     stream = Stream.objects.create(path="a", content_type="application/json")
     is_over = threading.Event()

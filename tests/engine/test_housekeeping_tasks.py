@@ -268,6 +268,7 @@ def test_a_protected_stream_does_not_stop_the_purge(
     assert len(caplog.records) == len(protected)
 
 
+@pytest.mark.slow
 def test_many_failures_do_not_fill_the_log(bookmark: type[models.Model], caplog: pytest.LogCaptureFixture) -> None:
     paths = [f"t/{number}" for number in range(100)]
     make(*paths)

@@ -59,6 +59,7 @@ def in_thread(work: Callable[[], Any]) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("signal", [pre_delete, post_delete], ids=["pre_delete", "post_delete"])
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.slow
 def test_a_receiver_that_raises_in_a_purge_delays_one_stream_only(
     kind: type[BaseException], signal: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

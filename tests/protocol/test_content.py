@@ -166,6 +166,7 @@ LEAVES = {
 
 @pytest.mark.parametrize("leaf", LEAVES.values(), ids=LEAVES.keys())
 @pytest.mark.parametrize("wrap", ["[%s]", '{"a":%s}', '[{"a":%s},2]'])
+@pytest.mark.slow
 def test_whatever_depth_is_taken_can_be_read_with_less_of_the_stack(leaf: str, wrap: str) -> None:
     """In threads, which begin with an empty stack: the tests' own is deep."""
     opening, closing = wrap.split("%s")

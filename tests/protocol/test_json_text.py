@@ -44,6 +44,7 @@ def test_a_large_body_is_taken_apart_in_pieces(nasty: Nasty, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("nasty", NASTY, ids=str)
+@pytest.mark.slow
 def test_a_large_body_needs_memory_for_some_copies_of_itself_and_no_objects(nasty: Nasty) -> None:
     tracemalloc.start()
     try:

@@ -390,6 +390,7 @@ def test_pages_of_a_sparse_stream_have_the_size_of_pages(monkeypatch: pytest.Mon
         assert pages < 8  # the range is four times as large as the data
 
 
+@pytest.mark.slow
 def test_a_read_comes_through_any_number_of_chunks_without_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_passes, "BYTES", 1)  # so that each chunk stays for itself
     stream = create()

@@ -353,6 +353,7 @@ def test_the_chunk_around_the_first_position_is_cut() -> None:
     assert not Retention.objects.filter(trim_position__isnull=False).exists()
 
 
+@pytest.mark.slow
 def test_the_size_stays_near_that_of_what_is_kept() -> None:
     """Half a day in steps of a minute, with one hour kept, and compaction as housekeeping does it."""
     create(path="s/a")

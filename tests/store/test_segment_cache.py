@@ -138,6 +138,7 @@ def json_of(appends: int, size: int) -> Segment:
 @pytest.mark.parametrize("forms", [(), ("body",), ("body", "data_event")], ids=" and ".join)
 @pytest.mark.parametrize("make", [text_of, json_of])
 @pytest.mark.parametrize(("appends", "size"), [(1, 10), (1, 100), (50, 8), (2000, 10), (100, 1000), (1, 80_000)])
+@pytest.mark.slow
 def test_the_counted_size_is_the_memory_in_use(
     appends: int, size: int, make: Callable[[int, int], Segment], forms: tuple[str, ...]
 ) -> None:

@@ -63,6 +63,7 @@ def executed(work: Callable[[], object]) -> list[str]:
 @pytest.mark.usefixtures("large_cache")
 @pytest.mark.parametrize("around", AROUND)
 @pytest.mark.parametrize("size", [MIB - 1, MIB, MIB + 1, 3 * MIB + 7, 14 * MIB, 16 * MIB])
+@pytest.mark.slow
 def test_large_data_is_stored_as_it_came(size: int, around: str) -> None:
     body = pattern(size)
     with AROUND[around]():
