@@ -57,6 +57,7 @@ async def test_a_fork_needs_both_permissions(make_user: Callable[..., User], vis
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.slow
 async def test_a_refusal_does_not_tell_whether_there_is_a_stream(client: AsgiClient, operation: str) -> None:
     method, target, headers, body, _ = OPERATIONS[operation]
     path, _, query = target.partition("?")

@@ -83,6 +83,7 @@ async def test_a_live_read_ends_with_its_token_however_its_query_is_written(
         ("token={0}&x=%FF", 400),
     ],
 )
+@pytest.mark.slow
 async def test_what_decides_comes_once_in_whatever_letters(entry: str, query: str, status: int, engines: None) -> None:
     with override_streams(PERMISSION_CLASSES=SIGNED):
         reply = await EntryPoint(entry).request("GET", "a?" + query.format(sign("a", "read", expires=60)))

@@ -48,6 +48,7 @@ def streams(transactional_db: None) -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @override_streams(PERMISSION_CLASSES={"CLASS": CLASS, "AUTHENTICATION": [f"{HERE}.Keys"]})
+@pytest.mark.slow
 async def test_who_is_found_may_do_what_the_other_permission_says(
     client: AsgiClient, make_user: Callable[..., User], operation: str
 ) -> None:

@@ -81,6 +81,7 @@ def test_many_messages_are_read_by_portions(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("size", [10, 1000, browsing.PORTION_BYTES // 2, browsing.PORTION_BYTES * 2])
 @pytest.mark.parametrize("kind", [JSON, "text/plain"])
+@pytest.mark.slow
 def test_large_messages_take_several_pages(size: int, kind: str) -> None:
     stream = create(kind, [str(number) * size for number in range(9)])
     stored = size + 2 if kind == JSON else size

@@ -54,6 +54,7 @@ async def test_much_data_is_in_the_database_before_the_log_is_long(engine: Engin
     await until(lambda: files()[0].stat().st_mtime_ns > before)
 
 
+@pytest.mark.slow
 async def test_the_log_starts_over_under_load(engine: Engine) -> None:
     await engine.write(Create("a", BINARY))
     written = 0

@@ -121,6 +121,7 @@ class FailingInThread(Failing):
 @pytest.mark.parametrize("permission", [Failing, FailingInCoroutine, FailingInThread])
 @pytest.mark.parametrize("loop", ["of the main thread", "of another thread"])
 @pytest.mark.usefixtures("engines", "transactional_db")
+@pytest.mark.slow
 def test_a_permission_that_raises_ends_no_event_loop(
     kind: type[BaseException], permission: type[Permission], loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

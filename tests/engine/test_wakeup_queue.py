@@ -17,6 +17,7 @@ def commit(start: int, size: int) -> Commit:
 
 @pytest.mark.parametrize(("size", "most"), [(8 * 1024 * 1024, 2), (1024 * 1024, 16), (100, backend.MAX_QUEUED)])
 @pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.slow
 def test_the_queue_for_redis_is_bounded(size: int, most: int, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     began, go_on, published = Event(), Event(), []
 

@@ -143,6 +143,7 @@ WAYS: dict[str, Callable[[Stream], Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
 def test_no_way_of_writing_takes_back_what_was_acknowledged(way: str) -> None:
     stream = Stream.objects.create(path="a", content_type="text/plain", data="one ")
     Stream.objects.create(path="other")

@@ -113,6 +113,7 @@ def assert_refused(write: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("manager", MANAGERS)
+@pytest.mark.slow
 def test_no_manager_of_a_proxy_writes_past_the_guard(manager: str, write: str) -> None:
     Stream.objects.create(path="room")
     room = proxy_of(Stream, objects=MANAGERS[manager]())

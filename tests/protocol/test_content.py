@@ -53,6 +53,7 @@ def test_an_array_becomes_a_message_for_each_element(value: list[Any], write: Ca
 
 
 @given(st.lists(st.lists(values, min_size=1, max_size=3), min_size=1, max_size=4), st.sampled_from(formats))
+@pytest.mark.slow
 def test_appends_are_read_back_as_one_array_of_all_messages(
     batches: list[list[Any]], write: Callable[[Any], str]
 ) -> None:

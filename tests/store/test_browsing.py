@@ -90,6 +90,7 @@ def test_a_fork_that_is_cut_inside_an_append_shows_its_part_of_the_append() -> N
 
 
 @pytest.mark.parametrize("direction", [after, before])
+@pytest.mark.slow
 def test_a_page_of_an_append_with_many_messages_makes_objects_of_its_own_messages_only(
     direction: Callable[..., list[Message]],
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_page_of_a_long_stream_takes_no_more_queries_and_data(compacted: bool,
 
 
 @given(sizes=st.lists(st.integers(1, 40), max_size=30), limit=st.integers(1, 100), count=st.integers(1, 7))
+@pytest.mark.slow
 def test_pages_have_each_message_exactly_once(sizes: list[int], limit: int, count: int) -> None:
     Stream.objects.all().delete()
     stream = text("log", *(f"{number:02}".ljust(size + 2, ".") for number, size in enumerate(sizes)))

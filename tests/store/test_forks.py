@@ -203,6 +203,7 @@ STEPS = st.tuples(
 
 @settings(max_examples=enough(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(STEPS, min_size=5, max_size=25), st.integers(1, 60))
+@pytest.mark.slow
 def test_random_trees_read_back_as_the_model_says(steps: Any, page: int) -> None:
     Chunk.objects.unguarded().delete()
     Stream.objects.unguarded().update(source=None)

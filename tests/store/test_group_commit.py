@@ -79,6 +79,7 @@ def renamed(operation: Operation, prefix: str) -> Operation:
 
 @given(batches)
 @settings(max_examples=enough(150))
+@pytest.mark.slow
 def test_a_batch_does_what_its_operations_do_one_after_the_other(given_batches: list[list[Operation]]) -> None:
     prefix = fresh()
     model = Model()

@@ -38,6 +38,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.slow
 def test_a_large_body_is_stored_whatever_its_bytes_are(kind: str) -> None:
     """Drivers of MySQL and MariaDB write some bytes as two, so that a statement may be twice as long as the body."""
     body = BODIES[kind]

@@ -80,6 +80,7 @@ def test_a_chain_of_usual_length_is_a_flat_list() -> None:
 
 
 @pytest.mark.django_db
+@pytest.mark.slow
 def test_a_long_chain_costs_a_few_queries_for_a_page_and_a_few_kilobytes_for_a_row() -> None:
     group_commit.apply([Create("s/0", TEXT, data=b"0000;")], "default")
     for number in range(1, 1100):

@@ -136,6 +136,7 @@ def test_pages_that_follow_each_other_have_all_data(
 
 
 @given(st.lists(st.tuples(commits, st.integers(0, 60)), min_size=1, max_size=4), limits, caches)
+@pytest.mark.slow
 def test_a_chain_of_forks_reads_like_one_stream(
     generations: list[tuple[list[list[bytes]], int]], limit: int, cache: SegmentCache
 ) -> None:

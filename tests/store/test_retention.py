@@ -48,6 +48,7 @@ def create(kind: str = BYTES, path: str = "s/a", **options: Any) -> Stream:
 
 
 @pytest.mark.parametrize("kind", [TEXT, BYTES, JSON])
+@pytest.mark.slow
 def test_data_is_trimmed_once_it_is_older_than_its_age_and_never_before(kind: str) -> None:
     stream = create(kind)
     stream.retain(age=160)
@@ -159,6 +160,7 @@ def test_an_append_that_is_larger_than_the_limit_is_kept_whole() -> None:
 
 @pytest.mark.parametrize("keep", [1, 3, 40])
 @pytest.mark.parametrize("kind", [TEXT, BYTES, JSON])
+@pytest.mark.slow
 def test_the_newest_messages_are_kept(kind: str, keep: int) -> None:
     stream = create(kind)
     stream.retain(messages=keep)

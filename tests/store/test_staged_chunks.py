@@ -290,6 +290,7 @@ def test_people_see_staged_chunks() -> None:
         flush_all()
 
 
+@pytest.mark.slow
 class ReadsTest(TransactionTestCase):
     """In any order of appends, flushes and compactions, each read returns the appended bytes."""
 
