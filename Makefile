@@ -98,7 +98,7 @@ check: $(INSTALLED) ## lint, types and the quick tests, at the same time: for ea
 
 .PHONY: quick
 quick: $(INSTALLED) ## the tests of the rooms below the server, with fewer examples
-	QUICK=1 $(BIN)/pytest $(QUICK_TESTS) -q -m 'not slow' -n 2 --dist worksteal
+	QUICK=1 $(BIN)/pytest $(QUICK_TESTS) -q -m 'not slow' -n 3 --dist worksteal
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format; codespell; who may import whom; the words of the glossary
