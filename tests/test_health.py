@@ -20,9 +20,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def fresh_wakeups() -> Iterator[None]:
-    announcements._lone_wakeup.cache_clear()
+    announcements._lone_wakeups.stop()
     yield
-    announcements._lone_wakeup.cache_clear()
+    announcements._lone_wakeups.stop()
 
 
 def ready() -> tuple[int, dict[str, Any]]:

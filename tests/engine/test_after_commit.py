@@ -47,12 +47,12 @@ def cannot_start(thread: threading.Thread) -> None:
 
 
 def wrong_wakeup(patches: pytest.MonkeyPatch, settings: Any) -> None:
-    announcements._lone_wakeup.cache_clear()
+    announcements._lone_wakeups.stop()
     settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "WAKEUP": {"BACKEND": "no.such.Backend"}}
 
 
 def wrong_options_of_wakeup(patches: pytest.MonkeyPatch, settings: Any) -> None:
-    announcements._lone_wakeup.cache_clear()
+    announcements._lone_wakeups.stop()
     backend = "django_durable_streams.engine.wakeup.redis.RedisWakeup"
     settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "WAKEUP": {"BACKEND": backend, "WHAT": 1}}
 
@@ -70,7 +70,7 @@ def heard_but_without_threads(patches: pytest.MonkeyPatch, settings: Any) -> Non
 WITHOUT_ENGINE = {
     "no such wake-up backend": wrong_wakeup,
     "wrong options of the wake-up backend": wrong_options_of_wakeup,
-    "publishing": patched(InProcessWakeup, "publish_now"),
+    "publishing": patched(InProcessWakeup, "publish"),
     "signals": patched(announcements, "send_signals"),
     "a listener": patched(transactions, "_listeners", [fail]),
 }
@@ -91,7 +91,7 @@ def forgotten() -> Iterator[None]:
     after_commit._failing_purposes.clear()
     yield
     after_commit._failing_purposes.clear()
-    announcements._lone_wakeup.cache_clear()
+    announcements._lone_wakeups.stop()
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])

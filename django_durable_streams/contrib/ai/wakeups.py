@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable
 
 from ...engine.announcements import wakeup_for
-from ...engine.engine import existing_engine
 from ...engine.wakeup.base import DELIVERY_CHANNEL
 from ...runtime.after_commit import follow_up
 from ...runtime.caller_transaction import on_commit
@@ -46,9 +45,7 @@ def tell_runners_now(using: str) -> None:
     if wake is not None:
         wake()
     news = Commit(RUNS_CHANNEL, "", "", 0, 0, closed=False)
-    # Without an engine the process may end right after this, so the news leaves it now.
-    publish = wakeup_for(using).publish if existing_engine(using) is not None else wakeup_for(using).publish_now
-    follow_up(_NO_WAKE_UP, publish, [news])
+    follow_up(_NO_WAKE_UP, lambda: wakeup_for(using).publish([news]))
 
 
 def _forget() -> None:

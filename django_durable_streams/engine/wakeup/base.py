@@ -21,6 +21,10 @@ DELIVERY_CHANNEL = 2**63 - 1
 """The number of a channel that no stream has: commits to streams with subscriptions are told there, too."""
 
 
+STOP_SECONDS = 2.0
+"""How long the end of a backend waits for the messages that it has not sent yet."""
+
+
 class WakeUpMessage(NamedTuple):
     """One commit to a stream, as it travels between processes. `data` is None if the message does not carry it."""
 
@@ -92,7 +96,7 @@ class Wakeup(ABC):
 
     @abstractmethod
     def publish_now(self, commits: list[Commit]) -> None:
-        """Send messages about commits before this returns, for processes that may end right after. Never raises."""
+        """Send messages about commits before this returns. May wait for a second. Never raises."""
 
     @abstractmethod
     def subscriber(self, listener: WakeUpListener) -> Subscriber | None:
@@ -103,8 +107,8 @@ class Wakeup(ABC):
         """Return whether messages can be sent now. May wait for a second."""
 
     @abstractmethod
-    def stop(self) -> None:
-        """Send the waiting messages, within seconds, and end all threads."""
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Send the waiting messages, within some seconds, and end all threads. A later message starts them again."""
 
 
 class InProcessWakeup(Wakeup):
@@ -133,5 +137,5 @@ class InProcessWakeup(Wakeup):
         """Return True, because nothing can fail."""
         return True
 
-    def stop(self) -> None:
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Do nothing."""

@@ -19,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from ...runtime.after_commit import follow_up
 from ...runtime.queue_thread import QueueThread
 from ...store.operations import Commit
-from .base import DELIVERY_CHANNEL, Wakeup, WakeUpListener, WakeUpMessage
+from .base import DELIVERY_CHANNEL, STOP_SECONDS, Wakeup, WakeUpListener, WakeUpMessage
 from .connections import from_cache, from_url
 from .outage import OutageLog
 from .signing import MessageSigner, SignerLoader
@@ -35,14 +35,11 @@ MAX_QUEUED_BYTES = 16 * 1024 * 1024
 """Batches of commits that may wait to be published, and the bytes of their data. Readers learn of further commits by
 polling."""
 
-STOP_SECONDS = 2.0
-"""How long `stop` waits for the queued commits to be published."""
-
 IDENTITY_SECONDS = 1.0
 """How long `publish_now` waits for the identity of the database."""
 
 REST_SECONDS = 1.0
-"""How long nothing is published after Redis has not answered, so that Python callers do not wait each time."""
+"""How long nothing is published after Redis has not answered."""
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -91,6 +88,7 @@ class RedisWakeup(Wakeup):
                 return
             self._queued_bytes += size
         try:
+            self._loader.prepare()
             self._thread.put(commits)
         except RuntimeError:
             self._release(size)
@@ -129,9 +127,9 @@ class RedisWakeup(Wakeup):
         except (redis.RedisError, OSError):
             return False
 
-    def stop(self) -> None:
-        """Publish the queued commits and end the thread, or leave it after two seconds."""
-        self._thread.stop(STOP_SECONDS)
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Publish the queued commits and end the thread, or leave it after some seconds."""
+        self._thread.stop(seconds)
         self._client.close()
 
     def _publish_waiting(self, commits: list[Commit]) -> None:

@@ -139,6 +139,15 @@ class SignerLoader:
         """Return whether a signer is that of the database to which this process is connected, as far as it knows."""
         return self._current() is signer
 
+    def prepare(self) -> None:
+        """Begin to load the first signer. Later the process may be about to end, and then starts no thread.
+
+        Raises:
+            RuntimeError: no thread can start.
+        """
+        if self._loaded is None and self._thread is None:
+            self._start()
+
     def get(self, seconds: float) -> MessageSigner | None:
         """Return the current signer. None: the database has not answered within some seconds."""
         deadline = time.monotonic() + seconds
