@@ -70,6 +70,7 @@ class AccessRequest:
     """
 
     _reasons: tuple[str, ...] = ()
+    _minor_reasons: tuple[str, ...] = ()
     _asked: frozenset[str | bytes] = frozenset()
     """Which of `_CARRIERS` permissions have asked for."""
     _was_copied = False
@@ -195,14 +196,23 @@ class AccessRequest:
         if len(self._reasons) < MAX_REASONS:
             self._reasons += (loggable(str(reason)),)
 
+    def explain_default(self, reason: str) -> None:
+        """Note that a permission has nothing to decide by, such as no token. Those that have had something come first.
+
+        Args:
+            reason: as for `explain`.
+        """
+        if len(self._minor_reasons) < MAX_REASONS:
+            self._minor_reasons += (loggable(reason),)
+
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The reasons that permissions have given since they were last asked about an action."""
-        return tuple(dict.fromkeys(self._reasons))
+        """The reasons that permissions have given since they were last asked about an action, the defaults last."""
+        return tuple(dict.fromkeys((*self._reasons, *self._minor_reasons)))
 
     def forget_reasons(self) -> None:
         """Forget the reasons, before permissions are asked about another action."""
-        self._reasons = ()
+        self._reasons = self._minor_reasons = ()
 
     @cached_property
     def csrf_failure(self) -> str | None:

@@ -128,7 +128,7 @@ class BearerTokens(Permission):
     def _allows(self, action: Action, path: str, request: AccessRequest) -> bool:
         credential = _credential(request)
         if credential is None:
-            request.explain("There is no bearer token, or one in the header and one in the URL.")
+            request.explain_default("There is no bearer token, or one in the header and one in the URL.")
             return False
         claims = self._verified.get(credential)
         if claims is None:

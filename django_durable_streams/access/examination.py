@@ -23,7 +23,7 @@ from .creation_policy import CreationPolicy
 from .guard import Guard
 from .identities import Identity
 from .loading import entries, import_permission
-from .rest_framework import RestFramework
+from .refusals import decider, explain_missing_methods
 from .users import User
 
 if TYPE_CHECKING:
@@ -97,34 +97,19 @@ def _examine_one(entry: object, action: Action, user: User, name: str, request: 
         guard.prepare(user)
         if async_to_sync(guard.is_allowed)(action, user, name, access_request):
             return Answer(dotted_path, True, ()), ""
+        explain_missing_methods(guard.permissions, guard.asked_action(action, name), access_request)
         reasons = [*access_request.reasons, *(loggable(one.allowed_paths(action, user)) for one in guard.permissions)]
     except (DisallowedHost, DurableStreamsError, Error):
         raise
     except Exception as error:
         return Answer(dotted_path, False, (_failure(error, guard.permissions),), fails=True), ""
-    reasons += [_absence(one, action) for one in guard.permissions]
     return Answer(dotted_path, False, tuple(filter(None, reasons))), access_request.unread_token
-
-
-def _decider(permission: Permission) -> Permission:
-    return permission.permission if isinstance(permission, RestFramework) else permission
-
-
-def _absence(permission: Permission, action: Action) -> str:
-    """Return a sentence about a class that has no method for the action, perhaps because of a wrong name."""
-    one = type(_decider(permission))
-    if getattr(one, action.method, None) is not getattr(Permission, action.method):
-        return ""
-    methods = {action.method for action in Action}
-    others = [name for name in dir(one) if name.startswith("can_") and name not in methods]
-    unused = f" Nothing calls its {', '.join(others)}." if others else ""
-    return f"{one.__name__} has no {action.method}, so it refuses.{unused}"
 
 
 def _failure(error: Exception, permissions: Iterable[Permission]) -> str:
     """Return a sentence about an error of a class, with the last place in the class's own module."""
     frames = [*traceback.walk_tb(error.__traceback__)]
-    modules = {type(_decider(one)).__module__ for one in permissions}
+    modules = {type(decider(one)).__module__ for one in permissions}
     frame, line = next((one for one in reversed(frames) if one[0].f_globals.get("__name__") in modules), frames[-1])
     text = loggable(f"{type(error).__name__}: {error}")
     return f"It fails, so requests get 500. It raises {text} ({frame.f_code.co_filename}, line {line})."

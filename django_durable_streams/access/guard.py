@@ -37,7 +37,7 @@ from .permission_checks import (
     permission_check,
 )
 from .rates import RateLimits
-from .refusals import log_refusal, name_of
+from .refusals import explain_missing_methods, log_refusal, name_of
 from .users import User, anonymous
 from .verdicts import allows
 
@@ -233,8 +233,8 @@ class Guard:
         request.refuse_body = partial(refuse, Action.APPEND)
 
     async def is_allowed(self, action: Action, user: User, path: str, access_request: AccessRequest) -> bool:
-        """Return whether any of the permissions allows an action. To read the registry is to list all streams."""
-        if action is Action.READ and path == self._registry_path:
+        """Return whether any of the permissions allows an action."""
+        if self.asked_action(action, path) is not action:
             action, path = Action.LIST, ""
         access_request.forget_reasons()
         for check in self._checks[action]:
@@ -263,6 +263,10 @@ class Guard:
                 return True
         return False
 
+    def asked_action(self, action: Action, path: str) -> Action:
+        """Return the action about which permissions are asked. To read the registry is to list all streams."""
+        return Action.LIST if action is Action.READ and path == self._registry_path else action
+
     def refusal(
         self,
         identity: Identity,
@@ -282,6 +286,8 @@ class Guard:
         if uses_session and not identity.is_authenticated and not access_request.ignored_credentials:
             reasons.append(access_request.session_failure)
         reasons.append(access_request.unread_token if is_denied else "")
+        if is_denied:
+            explain_missing_methods(self.permissions, self.asked_action(action, path), access_request)
         deciders = map(name_of, self.permissions) if is_denied else ()
         log_refusal(action.value, path, identity.user, access_request, deciders, reasons)
         challenge = next((permission.challenge for permission in self.permissions if permission.challenge), None)

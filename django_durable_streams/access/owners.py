@@ -91,5 +91,5 @@ def _refuse(user: User, request: AccessRequest) -> bool:
     if user.is_authenticated:
         request.explain("No pattern of OWNER allows this user the action on this path.")
     else:
-        request.explain("OWNER is for users who are logged in.")
+        request.explain_default("OWNER is for users who are logged in.")
     return False

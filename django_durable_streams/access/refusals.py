@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..runtime.printable import loggable
 from .access_request import AccessRequest
-from .base import Permission
+from .base import Action, Permission
 from .rest_framework import RestFramework
 from .users import User
 
@@ -37,6 +37,30 @@ def log_refusal(
         action, loggable(path) or "all streams", name, loggable(request.address), f" by {names}" if names else "",
         "".join(f" {reason}" for reason in (*request.reasons, *filter(None, reasons))), extra=request.log_fields,
     )  # fmt: skip
+
+
+def explain_missing_methods(permissions: Iterable[Permission], action: Action, request: AccessRequest) -> None:
+    """Note which of the permissions that have refused an action have no method for it, perhaps because of a wrong name.
+
+    A class of this package has such a gap on purpose.
+    """
+    for one in map(decider, permissions):
+        kind = type(one)
+        if getattr(kind, action.method, None) is not getattr(Permission, action.method):
+            continue
+        explain = request.explain_default if kind.__module__.startswith(f"{__package__}.") else request.explain
+        explain(f"{kind.__name__} has no {action.method}, so it refuses.{_unused_methods(kind)}")
+
+
+def _unused_methods(kind: type[Permission]) -> str:
+    methods = {action.method for action in Action}
+    others = [name for name in dir(kind) if name.startswith("can_") and name not in methods]
+    return f" Nothing calls its {', '.join(others)}." if others else ""
+
+
+def decider(permission: Permission) -> Permission:
+    """Return the permission that decides: the one inside of a `RestFramework`."""
+    return decider(permission.permission) if isinstance(permission, RestFramework) else permission
 
 
 def name_of(permission: Permission) -> str:

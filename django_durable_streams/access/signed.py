@@ -114,7 +114,7 @@ _verified = BoundedCache[_Key, tuple[frozenset[Action], int]](
 def _allows(action: Action, path: str, request: AccessRequest) -> bool:
     token = request.parameter(PARAMETER)
     if token is None:
-        request.explain("The URL has no token of a signed URL.")
+        request.explain_default("The URL has no token of a signed URL.")
         return False
     key = path, token
     grant = _verified.get(key)

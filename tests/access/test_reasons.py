@@ -183,9 +183,54 @@ async def test_reasons_of_all_classes_and_of_the_project_are_logged(
     classes = [{"CLASS": f"{PACKAGE}.Owner", "OWNER": "users/{user.pk}/**"}, f"{__name__}.Reasonable"]
     with override_streams(PERMISSION_CLASSES=classes):
         line, body = await refused(client, caplog, "")
-    assert f" by {PACKAGE}.Owner, {__name__}.Reasonable. OWNER is for users who are logged in. The room is" in line
-    assert " The room is 100% full. The request" in line
+    assert f" by {PACKAGE}.Owner, {__name__}.Reasonable. The room is 100% full. OWNER is for users who are" in line
     assert b"100%" not in body
+
+
+class Members(Permission):
+    """Has a misspelt method."""
+
+    def can_reed(self, user: User, path: str, request: AccessRequest) -> bool:
+        raise AssertionError("nothing calls it")
+
+
+class MembersInMemory(Members):
+    """The same on the way that needs no coroutine: see `MemoryChecks`."""
+
+    in_memory = True
+    needs_user = False
+
+
+@pytest.mark.parametrize("members", [Members, MembersInMemory])
+@pytest.mark.parametrize("is_inside", [False, True])
+async def test_the_log_names_the_method_that_a_class_lacks(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, members: type[Permission], is_inside: bool
+) -> None:
+    name = f"{__name__}.{members.__name__}"
+    classes = {"CLASS": f"{PACKAGE}.RestFramework", "PERMISSION": name} if is_inside else name
+    with override_streams(PERMISSION_CLASSES=classes):
+        line, body = await refused(client, caplog)
+    assert f" {members.__name__} has no can_read, so it refuses. Nothing calls its can_reed." in line
+    assert b"can_re" not in body
+
+
+async def test_a_read_of_the_registry_needs_the_method_for_listings(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with override_streams(PERMISSION_CLASSES=f"{__name__}.Reasonable", REGISTRY_PATH="a"):
+        line, _ = await refused(client, caplog)
+    assert "Reasonable has no can_list, so it refuses." in line
+
+
+async def test_a_class_that_has_something_to_decide_by_gives_the_first_reason(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    classes = [f"{PACKAGE}.SignedURLs", BEARER, OWNED, f"{__name__}.Members"]
+    with override_streams(PERMISSION_CLASSES=classes):
+        line, _ = await refused(client, caplog)
+        assert ". Members has no can_read, so it refuses. Nothing calls its can_reed. The URL has no token" in line
+        line, _ = await refused(client, caplog, f"token={sign('a', 'read', expires=-60)}")
+    assert line.index("The signed URL expired") < line.index("There is no bearer token")
 
 
 @override_streams(PERMISSION_CLASSES=[f"{PACKAGE}.AllowAll"])
@@ -260,7 +305,7 @@ async def test_the_log_tells_no_session_cookie_from_one_that_leads_to_no_user(
     expected = {
         "another SESSION_COOKIE_NAME": "The request has no session cookie (mysite).",
         "no cookie": NO_COOKIE,
-        "a login": "Silent.",
+        "a login": "so it refuses.",
     }
     assert line.endswith(expected.get(case, NO_USER))
     assert ("anonymous" in line) is (case != "a login")

@@ -151,7 +151,7 @@ def test_owners_list_their_own_streams_only() -> None:
     user = User(username="ann", pk=42)
     owner = Owner(owner="users/{user.pk}/**")
     reasons: list[str] = []
-    request: Any = SimpleNamespace(explain=reasons.append)
+    request: Any = SimpleNamespace(explain=reasons.append, explain_default=reasons.append)
     prefixes = ("users/42/", "users/42/x", "users/42", "users/4", "")
     assert [owner.can_list(user, prefix, request) for prefix in prefixes] == [True, True, False, False, False]
     assert len(reasons) == 3

@@ -246,8 +246,8 @@ async def test_the_log_names_the_classes_that_refuse(caplog: pytest.LogCaptureFi
         "The URL has no token of a signed URL. The request has no session cookie (sessionid).",
     )
     assert lines == [
-        f"read of b {who} by {SIGNED}, {__name__}.Silent. {reason}",
-        f"append of a {who} by {SIGNED}, {__name__}.Silent. {reason}",
+        f"read of b {who} by {SIGNED}, {__name__}.Silent. Silent has no can_read, so it refuses. {reason}",
+        f"append of a {who} by {SIGNED}, {__name__}.Silent. Silent has no can_append, so it refuses. {reason}",
         f"read of a {who}. The permission of the live read has expired.",  # no class was asked
     ]
 
