@@ -44,7 +44,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
     connection = DedicatedConnection(using)
     works = {"database": False, "migrations": False, "wakeup": False}
     problems: list[str] = []
-    threads = [_start(_check_database, connection, works, problems), _start(_check_wakeup, using, works)]
+    threads = [_start(_check_database, connection, works, problems), _start(_check_wakeup, using, works, problems)]
     deadline = time.monotonic() + CHECK_SECONDS
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
@@ -88,5 +88,10 @@ def _migrations_applied(using: str) -> bool:
     return not executor.migration_plan(targets)
 
 
-def _check_wakeup(using: str, works: dict[str, bool]) -> None:
-    works["wakeup"] = wakeup_for(using).check()
+def _check_wakeup(using: str, works: dict[str, bool], problems: list[str]) -> None:
+    problem = wakeup_for(using).find_problem()
+    works["wakeup"] = problem is None
+    if problem is not None:
+        logger.warning("Not ready: %s", f"{problem.text} {problem.remedy}".strip())
+        if problem.remedy:
+            problems.append(problem.remedy)

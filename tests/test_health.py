@@ -13,6 +13,8 @@ from django.http import HttpRequest, JsonResponse
 
 from django_durable_streams import health
 from django_durable_streams.engine import announcements
+from django_durable_streams.engine.wakeup import WakeupProblem
+from django_durable_streams.engine.wakeup.base import InProcessWakeup
 from django_durable_streams.models import Stream
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -65,3 +67,15 @@ def test_one_whose_redis_does_not_answer_is_not_ready(settings: Any) -> None:
         began = time.monotonic()
         assert ready() == (503, {"status": "not ready", "database": True, "migrations": True, "wakeup": False})
         assert time.monotonic() - began < health.CHECK_SECONDS + 1
+
+
+def test_one_whom_redis_refuses_is_not_ready_and_says_what_to_allow(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem = WakeupProblem("Redis refuses wake-up messages (NOPERM).", "Allow the channels.")
+    monkeypatch.setattr(InProcessWakeup, "find_problem", lambda self: problem)
+    status, result = ready()
+    assert status == 503
+    assert result["wakeup"] is False
+    assert result["problem"] == "Allow the channels."
+    assert "Not ready: Redis refuses wake-up messages (NOPERM). Allow the channels." in caplog.text

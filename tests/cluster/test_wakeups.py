@@ -119,7 +119,7 @@ async def hears(publishes: RedisWakeup, listens: RedisWakeup) -> bool:
         except TimeoutError:
             return False
         assert news._replace(sent_at=0) == WakeUpMessage(0, 0, 1, False, False, b"x", [1])
-        assert publishes.check()
+        assert publishes.find_problem() is None
         return True
     finally:
         subscriber.close()
@@ -164,9 +164,63 @@ async def test_with_a_password(guarded: Redis, settings: Any) -> None:
 async def test_without_the_password_nothing_is_heard(guarded: Redis, caplog: pytest.LogCaptureFixture) -> None:
     url = f"redis://{HOST}:{guarded.port}/0"
     wakeup = RedisWakeup("default", url=url)
-    assert not wakeup.check()
+    assert wakeup.find_problem() is not None
     assert not await hears(RedisWakeup("default", url=guarded.url), wakeup)
-    assert "Redis does not answer" in caplog.text
+    assert "Redis refuses the login (" in caplog.text
+    assert "Correct the user and the password" in caplog.text
+
+
+def send_one(wakeup: RedisWakeup) -> None:
+    wakeup.publish_now([commit(b"\x00\xff")])
+
+
+async def receive_one(wakeup: RedisWakeup) -> None:
+    subscriber = wakeup.subscriber(Listener())
+    await subscriber.subscribe(STREAM)
+    assert not subscriber.is_receiving
+    subscriber.close()
+
+
+@pytest.mark.parametrize("is_publisher", [True, False])
+async def test_a_user_without_the_channels_is_refused_with_the_words_of_redis(
+    caplog: pytest.LogCaptureFixture, is_publisher: bool
+) -> None:
+    server = shared(Redis)
+    rules = ("on", f">{PASSWORD}", "+@all", "~*", "resetchannels")
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "without_channels", *rules)
+    wakeup = RedisWakeup("default", url=f"redis://without_channels:{PASSWORD}@{HOST}:{server.port}/0")
+    try:
+        problem = await asyncio.to_thread(wakeup.find_problem)
+        if is_publisher:
+            await asyncio.to_thread(send_one, wakeup)
+        else:
+            await receive_one(wakeup)
+    finally:
+        await asyncio.to_thread(wakeup.stop)
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert line.startswith("Redis refuses wake-up messages (NOPERM ")
+    assert "channels durable-streams:*. Until this ends" in line
+    assert line.isascii()
+    assert line.isprintable()
+    assert "\\x" not in line
+    assert problem is not None
+    assert problem.text.startswith("Redis refuses wake-up messages (NOPERM ")
+    assert problem.remedy.endswith("the channels durable-streams:*.")
+
+
+async def test_the_channels_of_the_prefix_are_enough() -> None:
+    server = shared(Redis)
+    commands = ("+ping", "+publish", "+subscribe", "+unsubscribe")
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command(
+            "ACL", "SETUSER", "with_channels", "on", f">{PASSWORD}", "-@all", *commands, "resetchannels", "&own:*"
+        )
+    url = f"redis://with_channels:{PASSWORD}@{HOST}:{server.port}/0"
+    wakeup = RedisWakeup("default", url=url, prefix="own")
+    assert await asyncio.to_thread(wakeup.find_problem) is None
+    assert await hears(wakeup, RedisWakeup("default", url=url, prefix="own"))
 
 
 async def test_over_tls(certificate: Path, settings: Any) -> None:
@@ -177,7 +231,7 @@ async def test_over_tls(certificate: Path, settings: Any) -> None:
         assert await hears(RedisWakeup("default", **options), RedisWakeup("default", url=redis.url))
         # A server that nobody vouches for is not talked to.
         options = cache(settings, f"{plain}?other=pool", PASSWORD=PASSWORD)
-        assert not RedisWakeup("default", **options).check()
+        assert RedisWakeup("default", **options).find_problem() is not None
 
 
 async def test_through_sentinel_over_a_change_of_masters(settings: Any) -> None:
@@ -356,7 +410,7 @@ async def test_silence_is_noticed_said_once_and_ends(caplog: pytest.LogCaptureFi
         for _ in range(10):
             await asyncio.to_thread(wakeup.publish_now, [commit()])
         assert loop.time() - began < 2, "those who publish wait each time"
-        assert not await asyncio.to_thread(wakeup.check)
+        assert await asyncio.to_thread(wakeup.find_problem) is not None
         redis.thaw()
         async with asyncio.timeout(SECONDS):
             await listener.looks.get()

@@ -83,7 +83,9 @@ def test_commits_beyond_the_limit_are_not_published(wakeup: RedisWakeup, monkeyp
 
 
 def test_a_check_says_that_redis_is_away(wakeup: RedisWakeup) -> None:
-    assert not wakeup.check()
+    problem = wakeup.find_problem()
+    assert problem is not None
+    assert problem.text.startswith("Redis does not answer (")
 
 
 async def test_a_reader_is_subscribed_within_the_time_of_a_confirmation(

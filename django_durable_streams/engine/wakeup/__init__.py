@@ -8,9 +8,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from ...conf import config
-from .base import Subscriber, Wakeup, WakeUpMessage
+from .base import Subscriber, Wakeup, WakeUpMessage, WakeupProblem
 
-__all__ = ["Subscriber", "WakeUpMessage", "Wakeup", "make_wakeup"]
+__all__ = ["Subscriber", "WakeUpMessage", "Wakeup", "WakeupProblem", "make_wakeup"]
 
 
 def make_wakeup(using: str) -> Wakeup:

@@ -20,9 +20,21 @@ Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 DELIVERY_CHANNEL = 2**63 - 1
 """The number of a channel that no stream has: commits to streams with subscriptions are told there, too."""
 
+TEST_CHANNEL = 2**63 - 3
+"""The number of a channel that no stream has, and that nobody receives."""
+
 
 STOP_SECONDS = 2.0
 """How long the end of a backend waits for the messages that it has not sent yet."""
+
+
+class WakeupProblem(NamedTuple):
+    """Why messages cannot be sent now."""
+
+    text: str
+    """What has happened, as a sentence."""
+    remedy: str = ""
+    """What to do, as a sentence. Empty: the service has to answer again."""
 
 
 class WakeUpMessage(NamedTuple):
@@ -103,8 +115,8 @@ class Wakeup(ABC):
         """Return a subscriber for the running event loop. None: this backend receives no messages."""
 
     @abstractmethod
-    def check(self) -> bool:
-        """Return whether messages can be sent now. May wait for a second."""
+    def find_problem(self) -> WakeupProblem | None:
+        """Return why messages cannot be sent now. None: they can. May wait for two seconds."""
 
     @abstractmethod
     def stop(self, seconds: float = STOP_SECONDS) -> None:
@@ -133,9 +145,9 @@ class InProcessWakeup(Wakeup):
         """Return None, because there are no messages."""
         return None
 
-    def check(self) -> bool:
-        """Return True, because nothing can fail."""
-        return True
+    def find_problem(self) -> WakeupProblem | None:
+        """Return None, because nothing can fail."""
+        return None
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Do nothing."""

@@ -50,6 +50,22 @@ class Source(NamedTuple):
     """Separates this project from others on the same server, because pub/sub ignores database numbers and prefixes."""
 
 
+def describe(error: Exception) -> str:
+    """Return what Redis does, and why: a sentence without its point about an error of Redis or of its connection."""
+    if is_refused_login(error):
+        return f"Redis refuses the login ({error})"
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return f"Redis refuses wake-up messages (NOPERM {error})"  # the first word, which the client has removed
+    if isinstance(error, redis.ResponseError):
+        return f"Redis answers with an error ({error})"
+    return f"Redis does not answer ({error})"
+
+
+def is_refused_login(error: Exception) -> bool:
+    """Return whether Redis does not accept the user or the password."""
+    return isinstance(error, redis.AuthenticationError | redis.exceptions.AuthorizationError)
+
+
 def from_url(url: str) -> Source:
     """Return the connections for a Redis URL.
 

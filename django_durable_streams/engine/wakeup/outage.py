@@ -1,4 +1,4 @@
-"""Log messages about an outage: one when a service stops to answer, and one when it answers again.
+"""Log messages about an outage: one when a service stops to answer or refuses, and one when it answers again.
 
 Several clients of the service may notice both. Knows no service.
 """
@@ -26,7 +26,7 @@ class OutageLog:
         self._lock = Lock()
 
     def report_failure(self, client: object, reason: object) -> None:
-        """Record that a client gets no answer."""
+        """Record that a client gets no answer. The reason is a sentence without its point."""
         with self._lock:
             is_first = not self._without_answer
             self._without_answer.add(client)

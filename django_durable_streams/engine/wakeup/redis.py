@@ -19,8 +19,16 @@ from django.core.exceptions import ImproperlyConfigured
 from ...runtime.after_commit import follow_up
 from ...runtime.queue_thread import QueueThread
 from ...store.operations import Commit
-from .base import DELIVERY_CHANNEL, STOP_SECONDS, Wakeup, WakeUpListener, WakeUpMessage
-from .connections import from_cache, from_url
+from .base import (
+    DELIVERY_CHANNEL,
+    STOP_SECONDS,
+    TEST_CHANNEL,
+    Wakeup,
+    WakeUpListener,
+    WakeUpMessage,
+    WakeupProblem,
+)
+from .connections import describe, from_cache, from_url, is_refused_login
 from .outage import OutageLog
 from .signing import MessageSigner, SignerLoader
 from .subscriber import RedisSubscriber
@@ -66,12 +74,13 @@ class RedisWakeup(Wakeup):
         # Two projects on one Redis have the same stream ids, so the scope is a part of the channels' names.
         self._loader = SignerLoader(using, partial(MessageSigner, prefix, scope))
         self._thread: QueueThread[list[Commit]] = QueueThread("durable-streams-publish", self._publish_waiting)
+        self._prefix = prefix
         self._queued_bytes = 0
         self._lock = Lock()
         self._rests_until = 0.0
         self.outage = OutageLog(
             logger,
-            "Redis does not answer (%s). Until it does, readers learn of commits of other processes by polling.",
+            "%s. Until this ends, readers learn of commits of other processes by polling.",
             "Redis answers again. Readers learn of commits of other processes at once.",
         )
 
@@ -109,23 +118,31 @@ class RedisWakeup(Wakeup):
             if any(commit.concerns_delivery for commit in commits):
                 channel = signer.channel(DELIVERY_CHANNEL)
                 pipeline.publish(channel, signer.sign(channel, _LINKED_COMMIT))
-            pipeline.execute()
+            # Otherwise the text of an error would have the command, with the bytes of the message.
+            for outcome in pipeline.execute(raise_on_error=False):
+                if isinstance(outcome, Exception):
+                    raise outcome
         except (redis.RedisError, OSError) as error:
             self._rests_until = time.monotonic() + REST_SECONDS
-            self.outage.report_failure("publisher", error)
+            self.outage.report_failure("publisher", self._explain(error))
         else:
             self.outage.report_success("publisher")
 
     def subscriber(self, listener: WakeUpListener) -> RedisSubscriber:
         """Return a subscriber for the running event loop."""
-        return RedisSubscriber(self._loader, self._connect, self.outage, listener)
+        return RedisSubscriber(self._loader, self._connect, self.outage, self._explain, listener)
 
-    def check(self) -> bool:
-        """Return whether Redis answers."""
+    def find_problem(self) -> WakeupProblem | None:
+        """Return why Redis takes no messages. Without the database only a connection is tried."""
         try:
-            return bool(self._client.ping())
-        except (redis.RedisError, OSError):
-            return False
+            signer = self._loader.get(IDENTITY_SECONDS)
+            if signer is None:
+                self._client.ping()
+            else:
+                self._client.publish(signer.channel(TEST_CHANNEL), b"")
+        except (redis.RedisError, OSError) as error:
+            return WakeupProblem(f"{describe(error)}.", self._remedy(error))
+        return None
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Publish the queued commits and end the thread, or leave it after some seconds."""
@@ -136,6 +153,18 @@ class RedisWakeup(Wakeup):
         batch = [*commits, *chain.from_iterable(self._thread.take_waiting())]
         follow_up("Readers of other processes learn of the commit by polling. Check WAKEUP.", self.publish_now, batch)
         self._release(size_of(batch))
+
+    def _explain(self, error: Exception) -> str:
+        """Return what Redis does, why, and what to do, for the log."""
+        return f"{describe(error)}. {self._remedy(error)}".rstrip(". ")
+
+    def _remedy(self, error: Exception) -> str:
+        if is_refused_login(error):
+            return "Correct the user and the password of Redis in the settings."
+        if isinstance(error, redis.exceptions.NoPermissionError):
+            channels = f"the channels {self._prefix}:*"
+            return f"Allow the user of Redis PING, PUBLISH, SUBSCRIBE and UNSUBSCRIBE, and {channels}."
+        return ""
 
     def _release(self, size: int) -> None:
         with self._lock:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -43,6 +43,7 @@ class RedisSubscriber(Subscriber):
         loader: loads the signer, which names channels and verifies messages.
         connect: makes a Redis client.
         outage: logs whether Redis answers.
+        explain: returns what Redis does, and why, for the log.
         listener: gets the messages.
     """
 
@@ -51,12 +52,14 @@ class RedisSubscriber(Subscriber):
         loader: SignerLoader,
         connect: Connect,
         outage: OutageLog,
+        explain: Callable[[Exception], str],
         listener: WakeUpListener,
     ) -> None:
         self._loader = loader
         self._signer: MessageSigner | None = None
         self._connect = connect
         self._outage = outage
+        self._explain = explain
         self._listener = listener
         self._streams: set[int] = set()
         self._confirmations: dict[int, asyncio.Future[None]] = {}
@@ -83,7 +86,9 @@ class RedisSubscriber(Subscriber):
                     await confirmed
         except TimeoutError:
             self._answers = False
-            self._outage.report_failure(self, f"a subscription was not confirmed within {CONFIRM_SECONDS} s")
+            self._outage.report_failure(
+                self, f"Redis does not answer (a subscription was not confirmed within {CONFIRM_SECONDS} s)"
+            )
         finally:
             self._confirmations.pop(stream_id, None)
 
@@ -125,7 +130,7 @@ class RedisSubscriber(Subscriber):
                     await self._receive(pubsub, signer)
             except (redis.RedisError, OSError) as error:
                 self._answers = False
-                self._outage.report_failure(self, error)
+                self._outage.report_failure(self, self._explain(error))
             except Exception as error:  # the task must outlive every bug
                 self._answers = False
                 if repr(error) != self._failure:  # every attempt fails in the same way

@@ -23,8 +23,8 @@ def examine_wakeups(using: str) -> Iterator[Finding]:
     """Let another process send a message, and wait for it."""
     try:
         wakeup = make_wakeup(using)
-    except ImproperlyConfigured as problem:
-        yield error("wake-ups", str(problem), "Correct DURABLE_STREAMS['WAKEUP'].")
+    except ImproperlyConfigured as failure:
+        yield error("wake-ups", str(failure), "Correct DURABLE_STREAMS['WAKEUP'].")
         return
     try:
         if not wakeup.carries_messages:
@@ -33,8 +33,9 @@ def examine_wakeups(using: str) -> Iterator[Finding]:
                 f"Processes do not wake each other's readers. They poll every {config().poll_interval:g} s.",
                 "With more than one process, set WAKEUP to RedisWakeup.",
             )
-        elif not wakeup.check():
-            yield error("wake-ups", "Messages cannot be sent: Redis does not answer.", "Start it, or correct CACHES.")
+        elif (problem := wakeup.find_problem()) is not None:
+            remedy = problem.remedy or "Start it, or correct CACHES."
+            yield error("wake-ups", f"Messages cannot be sent: {problem.text}", remedy)
         else:
             yield asyncio.run(_round_trip(wakeup, using))
     finally:
