@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import itertools
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ from tests.listening import Listener
 from tests.management import silent
 from tests.management.commands import Shell, rows, streams
 from tests.overriding import override_streams
-from tests.servers import EXAMPLE, Server, free_port
+from tests.servers import EXAMPLE, Server, free_port, migrated_sqlite_file
 from tests.services import Nginx, Redis, shared
 from tests.subscriptions.receivers import tls_contexts
 
@@ -380,6 +382,38 @@ def test_the_url_is_read_as_a_user_by_a_session_that_is_deleted() -> None:
         text = Shell(running.env).output("doctor", "--url", url, "--user", "ada").decode()
         assert "SSE: An event arrived" in text
         assert subprocess.check_output([*shell, code], cwd=EXAMPLE, env=running.env).split() == [b"None", b"0"]
+
+
+def test_a_server_that_does_not_know_the_session_of_this_shell_is_told_from_one_that_refuses_the_user(
+    tmp_path: Path,
+) -> None:
+    create = "from django.contrib.auth.models import User; User.objects.create_superuser('ada', password='tea')"
+    shutil.copyfile(migrated_sqlite_file(), tmp_path / "db.sqlite3")
+    with Server(env={"PERMISSION": "django_durable_streams.permissions.ModelPermissions"}) as running:
+        other = {**running.env, "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}", "SECRET_KEY": "x" * 60}
+        shell = [sys.executable, "manage.py", "shell", "--verbosity", "0", "-c"]
+        subprocess.run([*shell, create], cwd=EXAMPLE, env=other, check=True)
+        url = f"http://127.0.0.1:{running.port}/v1/stream/"
+        done = Shell(other).run("doctor", "--url", url, "--user", "ada")
+    text = done.stdout.decode()
+    assert "The server refuses ada (403), whom the settings of this shell let read doctor/**." in text
+    assert "'user anonymous', and it has another database, SECRET_KEY" in text
+    assert "ada may not read" not in text
+    assert done.returncode == 1
+
+
+@pytest.mark.cluster
+def test_wake_ups_that_do_not_reach_the_server_are_found_by_the_time_of_events() -> None:
+    with Server(long_poll_timeout=20, env={"REDIS_URL": shared(Redis).url}) as running, Redis() as other:
+        url = f"http://127.0.0.1:{running.port}/v1/stream/"
+        right = Shell(running.env).run("doctor", "--url", url)
+        wrong = Shell({**running.env, "REDIS_URL": other.url}).run("doctor", "--url", url)
+    for done, is_named in ((right, False), (wrong, True)):
+        text = done.stdout.decode()
+        assert "SSE: An event arrived" in text, text
+        assert ("warning  SSE: Events arrive only by polling" in text) == is_named, text
+        assert ("Compare DURABLE_STREAMS['WAKEUP'] of this shell and of the servers" in text) == is_named
+        assert done.returncode == 0
 
 
 def test_the_host_that_a_server_refuses_is_named_with_its_own_words(server: Server) -> None:

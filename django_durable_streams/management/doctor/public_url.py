@@ -12,7 +12,7 @@ import queue
 import secrets
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from threading import Thread
 from typing import NamedTuple
@@ -22,8 +22,11 @@ from ...conf import config
 from ...models import Stream
 from .findings import Finding, error, ok, warning
 
-EVENT_SECONDS = 5.0
-"""How long an event may take. Without wake-ups a poll takes a quarter of a second."""
+EVENT_SECONDS = 7.0
+"""How long an event may take. A server that gets messages, but not those of this process, polls every five seconds."""
+
+TRIES = 3
+"""Events that may be as slow as those of a poll before wake-ups count as lost. The way or a server may be slow once."""
 
 WAITING_SECONDS = 0.5
 """For how long a long-poll waits before its data is appended, unless LONG_POLL_TIMEOUT is shorter."""
@@ -57,6 +60,13 @@ _HOW = {
     "varnish": "In Varnish, set `beresp.do_stream = true`, or pipe this path.",
     "haproxy": "In HAProxy, remove `option http-buffer-response` and the compression of text/event-stream.",
 }
+_LOST_WAKE_UPS = warning(
+    "SSE",
+    "Events arrive only by polling: the wake-up messages of this process do not reach the server.",
+    "Compare DURABLE_STREAMS['WAKEUP'] of this shell and of the servers: the Redis server, the number of its database, "
+    "PREFIX, and the cache's KEY_PREFIX. Compare SECRET_KEY, too, and read the log of the server.",
+)
+
 _HOW_GENERALLY = "Switch off buffering and compression for this path in every proxy on the way."
 
 
@@ -96,17 +106,26 @@ class PublicURL(NamedTuple):
             raise
 
 
-def examine_url(url: PublicURL, using: str) -> Iterator[Finding]:
-    """Read a new stream through the URL, at once, by SSE and by long-poll."""
+def examine_url(
+    url: PublicURL, using: str, *, wakes: bool = False, may_read: Callable[[str], bool] = lambda path: False
+) -> Iterator[Finding]:
+    """Read a new stream through the URL, at once, by SSE and by long-poll.
+
+    Args:
+        url: the root of the streams.
+        using: alias of the database.
+        wakes: whether messages of this process wake readers of other processes.
+        may_read: whether the settings of this process let the user of the URL read a path.
+    """
     path = f"doctor/{secrets.token_hex(8)}"
     stream: Stream = Stream.objects.using(using).create(path=path, content_type="text/plain", ttl=600)
     stream.append("first\n")
     try:
-        plain = _plain_read(url, path)
+        plain = _plain_read(url, path, may_read)
         yield from plain
         if not any(finding.level.value == "error" for finding in plain):
             yield from _long_poll(url, stream)
-            yield from _event_stream(url, stream)
+            yield from _event_stream(url, stream, wakes=wakes)
     except ssl.SSLCertVerificationError as problem:
         yield error("URL", f"This machine does not trust the certificate: {problem.verify_message}.", _CERTIFICATE)
     except (OSError, http.client.HTTPException) as problem:
@@ -116,12 +135,14 @@ def examine_url(url: PublicURL, using: str) -> Iterator[Finding]:
         stream.delete()
 
 
-def _plain_read(url: PublicURL, path: str) -> list[Finding]:
+def _plain_read(url: PublicURL, path: str, may_read: Callable[[str], bool]) -> list[Finding]:
     began = time.time()
     connection, response = url.get(path, "offset=-1")
     body = response.read(MAX_BODY)
     connection.close()
     if response.status != 200 or body != b"first\n":
+        if response.status in (401, 403) and url.user and may_read(path):
+            return [_unknown_session(url, response.status)]
         return [_refused(url, response, body)]
     findings = [ok("URL", "A stream of this database is read through the URL.")]
     lost = [name for name in ("Stream-Next-Offset", "Cache-Control") if response.getheader(name) is None]
@@ -135,6 +156,17 @@ def _plain_read(url: PublicURL, path: str) -> list[Finding]:
             text = f"The clock of the server behind the URL is {difference:+.0f} s from the clock of this machine."
             findings.append(warning("clocks", text, "Synchronise all clocks by NTP."))
     return findings
+
+
+def _unknown_session(url: PublicURL, status: int) -> Finding:
+    """Return the finding about a server that refuses a user whom the settings of this process allow to read."""
+    return error(
+        "URL",
+        f"The server refuses {url.user} ({status}), whom the settings of this shell let read doctor/**.",
+        "It may not know the session that this shell has made. Then its log says 'user anonymous', and it has another "
+        "database, SECRET_KEY or session settings: give the servers and this shell the same. If its log names the "
+        "user, it has other PERMISSION_CLASSES: restart it.",
+    )
 
 
 def _refused(url: PublicURL, response: http.client.HTTPResponse, body: bytes) -> Finding:
@@ -241,16 +273,20 @@ class _Reading:
         return time.monotonic() - began
 
 
-def _event_stream(url: PublicURL, stream: Stream) -> Iterator[Finding]:
+def _event_stream(url: PublicURL, stream: Stream, *, wakes: bool) -> Iterator[Finding]:
     reading = _Reading(url, stream.path or "", "offset=-1&live=sse")
     first = reading.wait_for(b"first", EVENT_SECONDS)
     seconds = None
+    is_polled = False
     if first is not None:
         stream.append("third\n")
         seconds = reading.wait_for(b"third", EVENT_SECONDS)
+        is_polled = wakes and seconds is not None and _arrives_by_polling(reading, stream)
     stream.close()
     if seconds is not None:
         yield ok("SSE", f"An event arrived {seconds:.2f} s after the append.")
+        if is_polled:
+            yield _LOST_WAKE_UPS
         yield from _coding(url, stream)
         return
     arrived_late = reading.wait_for(b"first", END_SECONDS)
@@ -265,6 +301,20 @@ def _event_stream(url: PublicURL, stream: Stream) -> Iterator[Finding]:
         yield from _coding(url, stream)
     else:
         yield _unanswered("SSE", "No event arrived", reading, "Serve the URL by ASGI, and see the log of the server.")
+
+
+def _arrives_by_polling(reading: _Reading, stream: Stream) -> bool:
+    """Return whether events arrive when a server polls. Each is appended right after one has arrived.
+
+    A poll that has shown an event is followed by a whole interval without a poll.
+    """
+    for number in range(TRIES):
+        text = f"event {number}\n"
+        stream.append(text)
+        seconds = reading.wait_for(text.encode(), EVENT_SECONDS)
+        if seconds is None or seconds < config().poll_interval / 2:
+            return False
+    return True
 
 
 def _coding(url: PublicURL, stream: Stream) -> Iterator[Finding]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
-from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from django.core.checks import Tags, run_checks
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured
 from django.core.management.base import CommandError
 
 from ...access.base import ACTIONS, STREAM_ACTIONS, Action
-from ...access.csrf import EXEMPT
 from ...access.examination import Answer, examine_access, is_allowed_by, loads_users, settings_refusal
 from ...access.identities import session_failure, session_key
 from ...access.sessions import are_installed as sessions_are_installed
@@ -21,23 +19,12 @@ from ...access.signed import PARAMETER
 from ...access.users import User, anonymous
 from ...conf import config
 from ...links import stream_url
-from ...protocol import arguments, headers
-from ...protocol.messages import Request
+from ...protocol import arguments
 from ...protocol.paths import is_reserved
+from ..client_request import ClientRequest
 from ..users import find_user
 from .base import Console, Options, Subcommand, header_argument
 from .locations import Location, NoStream, locate
-
-_METHODS = {
-    Action.READ: "GET",
-    Action.LIST: "GET",
-    Action.CREATE: "PUT",
-    Action.APPEND: "POST",
-    Action.CLOSE: "POST",
-    Action.DELETE: "DELETE",
-    Action.SUBSCRIBE: "PUT",
-}
-
 
 _OF_PATTERNS = ("durable_streams.W028", "durable_streams.W029")
 """The system checks about patterns of `OWNER`."""
@@ -85,7 +72,7 @@ status is 1 if the action is refused.
         try:
             is_unused = user.is_authenticated and not loads_users()
             caller = anonymous() if is_unused else user
-            answers, unread_token = examine_access(action, caller, path, _Question(action, location, options))
+            answers, unread_token = examine_access(action, caller, path, _request(action, location, options))
         except DisallowedHost as error:
             raise CommandError(str(error)) from error
         except (ImproperlyConfigured, ValueError) as error:
@@ -195,47 +182,10 @@ def _find_user_of_session(cookies: str | None) -> tuple[User, str]:
     return (user, "") if user is not None else (anonymous(), session_failure(cookies.encode()))
 
 
-class _Question(Request):
-    """The request that a client would send."""
-
-    def __init__(self, action: Action, location: Location, options: Options) -> None:
-        path, host = location.path, options["host"] or location.host.rpartition("@")[2] or "localhost"
-        header_list: list[tuple[bytes, bytes]] = [(b"host", host.encode())]
-        token, client_headers = options["token"], [(name.lower(), value) for name, value in options["header"]]
-        if token and "authorization" not in dict(client_headers):
-            header_list.append((b"authorization", f"Bearer {token}".encode()))
-        header_list += [(name.encode(), value.encode()) for name, value in client_headers]
-        if action is Action.CLOSE:
-            header_list.append((headers.STREAM_CLOSED, b"true"))
-        query = _query(location, token).encode()
-        super().__init__(_METHODS[action], path, query, header_list)
-        name, _, port = host.rpartition(":")
-        self._scope: dict[str, Any] = {
-            "type": "http",
-            "method": self.method,
-            "scheme": self.scheme,
-            "path": f"/{path}",
-            "raw_path": quote(f"/{path}").encode(),
-            "query_string": query,
-            "headers": header_list,
-            "server": (name, int(port)) if port.isdigit() else (host, 443),
-            "client": ("127.0.0.1", 0),
-            EXEMPT: True,
-        }
-
-    @property
-    def scheme(self) -> str:
-        return "https"
-
-    @property
-    def source(self) -> Any:
-        return self._scope
-
-    def url(self) -> bytes:
-        return f"https://{self._scope['server'][0]}{quote(self._scope['path'])}".encode()
-
-    def root(self) -> str:
-        return "/"
-
-    async def read_body(self) -> bytes:
-        return b""
+def _request(action: Action, location: Location, options: Options) -> ClientRequest:
+    """Return the request that a client would send."""
+    token, client_headers = options["token"], options["header"]
+    if token and "authorization" not in {name.lower() for name, _ in client_headers}:
+        client_headers = [("authorization", f"Bearer {token}"), *client_headers]
+    host = options["host"] or location.host.rpartition("@")[2] or "localhost"
+    return ClientRequest(action, location.path, _query(location, token), host, client_headers)

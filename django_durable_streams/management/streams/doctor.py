@@ -5,12 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from django.core.management.base import CommandError
 
+from ...access.users import User
 from ..doctor.database import examine_database
 from ..doctor.findings import Finding, Level
-from ..doctor.login import session_cookie
+from ..doctor.login import may_read, session_cookie
 from ..doctor.project import examine_entry_points, examine_migrations, examine_rate_limits, examine_settings
 from ..doctor.public_url import PublicURL, examine_url
 from ..doctor.wakeups import examine_wakeups
@@ -46,13 +48,14 @@ The status is 1 if there is an error, and with --strict also if there is a warni
         parser.add_argument("--strict", action="store_true", help="fail at warnings, too")
 
     def run(self, console: Console, options: Options) -> None:
-        with _credentials(options) as headers:
-            self._examine(console, _url(options, headers), options)
+        user = find_user(options["user"]) if options["user"] is not None and options["url"] is not None else None
+        with _credentials(user, options) as headers:
+            self._examine(console, user, _url(options, headers), options)
 
-    def _examine(self, console: Console, url: PublicURL | None, options: Options) -> None:
+    def _examine(self, console: Console, user: User | None, url: PublicURL | None, options: Options) -> None:
         failing = {Level.ERROR, Level.WARNING} if options["strict"] else {Level.ERROR}
         failures = 0
-        for finding in _examine(url, console.using):
+        for finding in _examine(user, url, console.using):
             failures += finding.level in failing
             remedy = f" {finding.remedy}" if finding.remedy else ""
             console.write(
@@ -68,14 +71,14 @@ The status is 1 if there is an error, and with --strict also if there is a warni
 
 
 @contextmanager
-def _credentials(options: Options) -> Iterator[dict[str, str]]:
+def _credentials(user: User | None, options: Options) -> Iterator[dict[str, str]]:
     """Return the headers to send, with the session of `--user` while the block runs."""
     headers = dict(options["header"])
-    if options["user"] is None or options["url"] is None:
+    if user is None:
         yield headers
         return
     try:
-        with session_cookie(find_user(options["user"])) as cookie:
+        with session_cookie(user) as cookie:
             yield {**headers, "Cookie": cookie}
     except ValueError as error:
         raise CommandError(str(error)) from error
@@ -90,7 +93,7 @@ def _url(options: Options, headers: dict[str, str]) -> PublicURL | None:
         raise CommandError(str(error)) from error
 
 
-def _examine(url: PublicURL | None, using: str) -> Iterator[Finding]:
+def _examine(user: User | None, url: PublicURL | None, using: str) -> Iterator[Finding]:
     yield from examine_settings()
     yield from examine_entry_points()
     yield from examine_migrations(using)
@@ -99,6 +102,8 @@ def _examine(url: PublicURL | None, using: str) -> Iterator[Finding]:
     yield from examine_rate_limits()
     if any(finding.level is Level.ERROR for finding in database):
         return  # nothing else can work
-    yield from examine_wakeups(using)
+    wakeups = list(examine_wakeups(using))
+    yield from wakeups
     if url is not None:
-        yield from examine_url(url, using)
+        wakes = all(finding.level is Level.OK for finding in wakeups)
+        yield from examine_url(url, using, wakes=wakes, may_read=partial(may_read, user, url))
