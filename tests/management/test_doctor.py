@@ -165,6 +165,24 @@ def test_a_redis_that_is_away_is_an_error() -> None:
     assert "Redis does not answer" in text
 
 
+BACKEND = "django_durable_streams.engine.wakeup.redis.RedisWakeup"
+
+
+def test_the_remedy_for_a_redis_that_is_away_names_the_setting_without_a_password(settings: Any) -> None:
+    port = free_port()
+    with override_streams(WAKEUP={"BACKEND": BACKEND, "URL": f"redis://:geheim@127.0.0.1:{port}/3?protocol=3"}):
+        _, text = worst(wakeups.examine_wakeups("default"))
+    assert text.endswith(f"correct the URL in DURABLE_STREAMS['WAKEUP'], which names redis://127.0.0.1:{port}/3")
+    assert "CACHES" not in text
+    assert "geheim" not in text
+    location = f"redis://127.0.0.1:{port}/0"
+    settings.CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": location}}
+    with override_streams(WAKEUP={"BACKEND": BACKEND, "CACHE": "default"}):
+        _, text = worst(wakeups.examine_wakeups("default"))
+    assert "correct the cache 'default' in CACHES" in text
+    assert "URL" not in text
+
+
 @pytest.mark.cluster
 @pytest.mark.django_db
 def test_a_message_that_does_not_arrive_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import secrets
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -34,12 +35,23 @@ def examine_wakeups(using: str) -> Iterator[Finding]:
                 "With more than one process, set WAKEUP to RedisWakeup.",
             )
         elif (problem := wakeup.find_problem()) is not None:
-            remedy = problem.remedy or "Start it, or correct CACHES."
-            yield error("wake-ups", f"Messages cannot be sent: {problem.text}", remedy)
+            yield error("wake-ups", f"Messages cannot be sent: {problem.text}", problem.remedy or _remedy())
         else:
             yield asyncio.run(_round_trip(wakeup, using))
     finally:
         wakeup.stop()
+
+
+def _remedy() -> str:
+    """Return what to do if the service does not answer. It names the setting, without a password."""
+    options = {str(key).lower(): value for key, value in config().wakeup.items()}
+    if options.get("url"):
+        parts = urlsplit(str(options["url"]))
+        address = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+        return f"Start it, or correct the URL in DURABLE_STREAMS['WAKEUP'], which names {address}"
+    if options.get("cache"):
+        return f"Start it, or correct the cache {options['cache']!r} in CACHES, which DURABLE_STREAMS['WAKEUP'] names."
+    return "Start it, or correct DURABLE_STREAMS['WAKEUP']."
 
 
 class _Listener:
