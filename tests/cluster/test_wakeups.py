@@ -344,6 +344,7 @@ async def test_what_others_publish_on_a_channel_is_passed_over(caplog: pytest.Lo
     assert (await heard(listener)).data == b"x"
     assert listener.news.empty()
     assert caplog.text.count("A wake-up message on ") == 1
+    assert "not signed with the SECRET_KEY of this process. Give all processes of the project the same" in caplog.text
     subscriber.close()
     await asyncio.to_thread(wakeup.stop)
 

@@ -26,6 +26,7 @@ from django.utils.encoding import force_bytes
 from ...runtime.connection import DedicatedConnection
 from ...runtime.log_once import LogOnce
 from ...runtime.monitor import latest_connection
+from ...runtime.printable import loggable
 from ...store.database_identity import LocatedIdentity, located_identity
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,12 @@ class MessageSigner:
             signature, content = message[:SIGNATURE_BYTES], message[SIGNATURE_BYTES:]
             if any(compare_digest(signature, _signature(key, channel, content)) for key in self._keys):
                 return content[SERVER_BYTES:]
-        self.warn(channel, "is not signed by a process of this project")
+        self.warn(
+            channel,
+            "is not signed with the SECRET_KEY of this process. Give all processes of the project the same SECRET_KEY, "
+            "or list the other one in SECRET_KEY_FALLBACKS. If another deployment uses a copy of this database server "
+            "and the same Redis, give the copied database an identity of its own: manage.py streams new-identity",
+        )
         return None
 
     def has_sender_at_this_server(self, message: bytes) -> bool:
@@ -93,12 +99,7 @@ class MessageSigner:
     def warn(self, channel: bytes, reason: str) -> None:
         """Log, once in a while, that a message is ignored."""
         if self._warnings.is_due():
-            logger.warning(
-                "A wake-up message on %s is ignored: it %s. If another deployment uses a copy of this database server "
-                "and the same Redis, give the copied database an identity of its own: manage.py streams new-identity",
-                channel.decode("latin-1"),
-                reason,
-            )
+            logger.warning("A wake-up message on %s is ignored: it %s", loggable(channel.decode("latin-1")), reason)
 
 
 def _signature(key: bytes, channel: bytes, payload: bytes) -> bytes:

@@ -208,6 +208,6 @@ def _read(signer: MessageSigner, channel: bytes, data: object) -> WakeUpMessage 
     except msgspec.DecodeError:  # most likely another release of this package has sent it
         message = None
     if message is None or not message.is_sound:
-        signer.warn(channel, "has a content that this release cannot read")
+        signer.warn(channel, "has a content that this release cannot read. Run one release in all processes.")
         return None
     return message if signer.has_sender_at_this_server(data) else message.as_hint()
