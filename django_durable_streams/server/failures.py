@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..protocol.errors import DurableStreamsError
+from ..protocol.errors import DurableStreamsError, StreamNotFound
 from ..protocol.messages import Request, Response, error_response
 from ..protocol.request_ids import REQUEST_ID, log_fields, request_id
 from ..runtime.log_once import LogOnce
@@ -36,6 +36,11 @@ def failure_response(request: Request, error: Exception) -> Response:
     """Return the response to a request that an exception has ended. From status 500 on it has the request's id."""
     refusal = as_refusal(request, error)
     response = error_response(refusal)
+    if isinstance(refusal, StreamNotFound) and logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "%s of %s gets 404: %s",
+            request.method, loggable(request.path) or "no path", loggable(refusal.detail), extra=log_fields(request),
+        )  # fmt: skip
     if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         response.headers.append((REQUEST_ID, request_id(request).encode()))
     return response

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import nullcontext, suppress
+from datetime import timedelta
 from io import StringIO
 from types import ModuleType
 from typing import Any
@@ -12,9 +13,11 @@ from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client, override_settings
+from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
 from django_durable_streams.access.access_request import AccessRequest
+from django_durable_streams.models import Stream
 from django_durable_streams.permissions import Permission as StreamPermission
 from django_durable_streams.permissions import SignedURLs, sign
 from tests.access.test_bearer_tokens import BEARER, token
@@ -61,10 +64,27 @@ def test_the_missing_permission_of_a_user_is_named(ada: User) -> None:
         streams("check-access", "read", "/chat/42", "--user", "ada")
     ada.user_permissions.add(Permission.objects.get(codename="view_stream"))
     assert streams("check-access", "read", "chat/42", "--user", str(ada.pk)) == (
-        "yes  ModelPermissions\nada may read chat/42.\n"
+        "yes  ModelPermissions\nada may read chat/42. But there is no stream at this path, so the response is 404.\n"
     )
     with pytest.raises(CommandError, match="ada may not append chat/42"):
         streams("check-access", "append", "chat/42", "--user", "ada")
+
+
+@override_streams(PERMISSION_CLASSES=f"{PACKAGE}.AllowAll")
+def test_a_missing_stream_is_named_where_the_action_is_allowed() -> None:
+    absence = "But there is no stream at this path, so the response is 404."
+    expired = Stream.objects.create(path="expired", ttl=3600)
+    Stream.objects.unguarded().filter(pk=expired.pk).update(deadline=timezone.now() - timedelta(seconds=1))
+    Stream.objects.create(path="present")
+    for action in ("read", "append", "close", "delete"):
+        assert streams("check-access", action, "a").endswith(f" may {action} a. {absence}\n")
+        assert streams("check-access", action, "present").endswith(f" may {action} present.\n")
+    assert absence in streams("check-access", "read", "expired")
+    for arguments in (("create", "a"), ("list", "a"), ("subscribe", "a")):
+        assert absence not in streams("check-access", *arguments)
+    assert [examined("read", path)["exists"] for path in ("a", "present")] == [False, True]
+    with override_streams(PERMISSION_CLASSES=OWNER):
+        assert examined("read", "a")["exists"] is None
 
 
 @pytest.mark.parametrize(

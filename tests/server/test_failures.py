@@ -155,3 +155,18 @@ async def test_a_server_that_starts_checks_the_prefix(
         await DurableStreams()({"type": "lifespan"}, receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert "URL_PREFIX is '/streams/'" in caplog.text
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_a_request_for_a_missing_stream_has_a_line_in_the_log(
+    name: str, method: str, engines: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "django_durable_streams")
+    headers = {"content-type": "text/plain", "x-request-id": "mine"}
+    reply = await EntryPoint(name).request(method, "a/missing", headers, b"x" if method == "POST" else b"")
+    assert reply.status == 404
+    (record,) = [one for one in caplog.records if one.name == failures.__name__]
+    assert record.levelno == logging.INFO
+    assert record.getMessage().startswith(f"{method} of a/missing gets 404: There is no stream at this path.")
+    assert fields(record, "request_id", "stream_path") == ["mine", "a/missing"]

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from django.core.checks import Tags, run_checks
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured
 from django.core.management.base import CommandError
+from django.db import Error, router
 
 from ...access.base import ACTIONS, STREAM_ACTIONS, Action
 from ...access.examination import Answer, examine_access, is_allowed_by, loads_users, settings_refusal
@@ -19,6 +20,7 @@ from ...access.signed import PARAMETER
 from ...access.users import User, anonymous
 from ...conf import config
 from ...links import stream_url
+from ...models import Stream
 from ...protocol import arguments
 from ...protocol.paths import is_reserved
 from ..client_request import ClientRequest
@@ -46,8 +48,8 @@ streams check-access read chat/42 --header 'X-Api-Key: ...' --host example.org
 streams check-access read chat/42 --header 'Cookie: sessionid=...'     the user of a browser's session
 
 The query and the host of a URL count. Each permission class answers, and one that allows the action is enough. The
-classes see a request that has passed Django's CSRF rules. Limits are not counted, and the stream need not exist. The
-status is 1 if the action is refused.
+classes see a request that has passed Django's CSRF rules. Limits are not counted. A missing stream is named, where the
+action is allowed. The status is 1 if the action is refused.
 """
     has_database = False
 
@@ -81,6 +83,7 @@ status is 1 if the action is refused.
         is_allowed = is_allowed_by(answers) and not refusal
         unused_note = _UNUSED_USER if is_unused else ""
         hints = [] if is_allowed else [unused_note, unread_token, *_near_misses()]
+        exists = _exists(action, path) if is_allowed else None
         notes = [text for text in (note, refusal, _path_note(action, path), *hints) if text]
         who = str(user) if user.is_authenticated else "A client without a login"
         verdict = f"{who} {'may' if is_allowed else 'may not'} {action.value} {path or 'all streams'}."
@@ -91,12 +94,14 @@ status is 1 if the action is refused.
                     "path": path,
                     "user": user.pk,
                     "allowed": is_allowed,
+                    "exists": exists,
                     "notes": notes,
                     "permissions": [answer._asdict() for answer in answers],
                 }
             )
         else:
-            console.write_lines([*_lines(answers), *notes, *([verdict] if is_allowed else ())])
+            absence = " But there is no stream at this path, so the response is 404." if exists is False else ""
+            console.write_lines([*_lines(answers), *notes, *([f"{verdict}{absence}"] if is_allowed else ())])
         if not is_allowed:
             console.flush()
             raise CommandError(verdict)
@@ -120,6 +125,16 @@ def _path_note(action: Action, path: str) -> str:
     if action is not Action.READ or not path or path != config().registry_path:
         return ""
     return "This is the registry: a read needs the permission to list all streams."
+
+
+def _exists(action: Action, path: str) -> bool | None:
+    """Return whether there is a stream at a path. None: the action needs none, or the database does not answer."""
+    if action.value not in STREAM_ACTIONS or action is Action.CREATE:
+        return None
+    try:
+        return Stream.objects.using(router.db_for_write(Stream)).alive().filter(path=path).exists()
+    except Error:  # the permission classes have answered without it
+        return None
 
 
 def _near_misses() -> list[str]:
