@@ -127,6 +127,12 @@ def names_of_pages(site: Path) -> list[str]:
         ("backfill", "howto/existing-rows", 3),
         ("delete old streams", "howto/deleting", 1),
         ("delete old data", "howto/deleting", 1),
+        ("hangs", "howto/nothing-live", 1),
+        ("hang", "howto/nothing-live", 1),
+        ("no events arrive", "howto/nothing-live", 1),
+        ("reader gets no events", "howto/nothing-live", 1),
+        ("live updates are slow", "howto/nothing-live", 1),
+        ("SECRET_KEY mismatch", "howto/nothing-live", 1),
     ],
 )
 def test_its_search_finds(chromium: Browser, address: str, query: str, page: str, place: int) -> None:

@@ -1,4 +1,4 @@
-"""docs/deployment/wsgi-site.md: its settings survive a broken connection under WSGI, and are those of production only."""
+"""docs/deployment/wsgi-site.md: its settings survive a broken connection under WSGI, and spare development."""
 
 import json
 import re
