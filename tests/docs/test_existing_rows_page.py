@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, Block, blocks
+from tests.docs.pages import ROOT, Block, blocks, code, section, table
 from tests.docs.walk import LANGUAGES, Walk, environment
 from tests.projects.databases import new_database
 
@@ -127,6 +127,9 @@ def test_the_migration_names_the_newest_one_of_this_app() -> None:
     assert named == migrations[-1].stem
 
 
+FILES = table(section(PAGE, "The permission, the views and the page"))
+PAIR = r"`([^`]+)` by `([^`]+)`"
+
 MEMBERS_SEE_THE_ROOM = """
 from django.contrib.auth.models import User
 from django.test import Client
@@ -153,17 +156,22 @@ def test_the_permission_and_the_views_of_the_guide_on_rooms_fit_with_the_replace
     (members,) = re.findall(r"`(members = models\.ManyToMany.*?)`", PAGE.read_text())
     text = models.read_text().replace("    stream = ", f"    {members}\n    stream = ")
     models.write_text(f"from django.conf import settings\n{text}")
-    replacements = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", PAGE.read_text(), re.MULTILINE)
-    assert [there for there, _ in replacements if there not in ROOMS.read_text()] == []
+    files = {code(there): (here, dict(re.findall(PAIR, pairs))) for there, here, pairs in FILES}
+    assert [there for _, pairs in files.values() for there in pairs if there not in ROOMS.read_text()] == []
     for block in filter(is_copied, blocks(ROOMS, *LANGUAGES)):
-        text = block.text
-        for there, here in replacements:
-            text = text.replace(there, here)
+        (name,) = [name for name in files if re.match(rf"(?:#|\{{#) {name}", block.text)]
+        here, pairs = files[name]
+        text = (
+            block.text if name.startswith("mysite/") else block.text.replace(name, re.findall(r"`(.+?)`", here)[0], 1)
+        )
+        for there, replacement in pairs.items():
+            assert name.startswith("mysite/") or there in text
+            text = text.replace(there, replacement)
         walk.prepare([block._replace(text=text)])
     assert (walk.folder / "teams" / "templates" / "rooms" / "team_room.html").exists()
     with (walk.folder / "mysite" / "settings.py").open("a") as file:
         (classes,) = re.findall(r"^DURABLE_STREAMS = .*rooms\.permissions.*$", ROOMS.read_text(), re.MULTILINE)
-        file.write(f"{classes.replace('rooms.permissions', dict(replacements)['rooms.permissions'])}\n")
+        file.write(f"{classes.replace('rooms.permissions', files['mysite/settings.py'][1]['rooms.permissions'])}\n")
         file.write('ALLOWED_HOSTS = ["testserver"]\n')
     walk.run("python manage.py makemigrations teams --name members")
     walk.run("python manage.py migrate")
