@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from django_durable_streams import clock
 from django_durable_streams.management.streams import prune
+from django_durable_streams.management.streams.base import SHOWN_LINES
 from django_durable_streams.models import Stream
 from django_durable_streams.store.upkeep import related_rows, removal
 from tests.management.commands import rows, rows_and_notes, streams
@@ -62,6 +63,15 @@ def test_a_dry_run_of_prune_foretells_what_rows_protect(make: Make, on_delete: A
     assert {key: done[key] for key in expected} == expected
     assert done["deleted_rows"] == counts["deleted_rows"] == {f"{LABEL}.Room": 3}
     assert f"2 streams are left, because rows of {LABEL}.Note protect them." in streams(*PRUNE, "--no-input")
+
+
+def test_a_dry_run_of_prune_names_the_streams_that_go_first(make: Make) -> None:
+    note = make("Note", models.PROTECT)
+    for stream in old_streams(SHOWN_LINES + 2)[:SHOWN_LINES]:
+        note.objects.create(stream=stream)
+    _, *named, more = streams(*PRUNE, "--dry-run").splitlines()
+    assert [line.endswith(" would be deleted.") for line in named] == [True] * 2 + [False] * (SHOWN_LINES - 2)
+    assert more == "And 2 more: -v 2 shows all of them."
 
 
 def test_streams_that_were_deleted_already_may_be_protected_too(make: Make) -> None:

@@ -549,6 +549,13 @@ def test_the_kept_bytes_and_the_rules_of_retention_are_shown() -> None:
     assert row["has_retention_rule"] is True
 
 
+def test_a_rule_by_messages_keeps_whole_appends_and_says_so() -> None:
+    stream = Stream.objects.create(path="a", content_type="application/json")
+    stream.append_many(range(8))
+    stream.retain(messages=5)
+    assert "keeps the newest 5 messages, whole appends closed" in " ".join(streams("show", "a").split())
+
+
 @pytest.mark.parametrize("path", ["a/audit/by-setting", "a/own-all"])
 def test_a_rule_that_keeps_everything_is_told_from_no_rule(path: str) -> None:
     with override_streams(RETENTION=KEEPING):

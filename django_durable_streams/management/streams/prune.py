@@ -212,16 +212,21 @@ def _delete(console: Console, unused: _Unused, expected: int) -> tuple[int, Prot
 
 
 def _named(unused: _Unused, count: int, protected: Protected) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the line and the values of each stream that would go. A stream that is purged has lost its path before."""
+    """Yield the line and the values of each stream that would go, and then of each one that would be left.
+
+    A stream that is purged has lost its path before.
+    """
     for keys in unused.pages() if count else ():
         for path, pk in keys:
-            if pk in protected:
-                yield f"{path} would be left.", {"path": path, "outcome": "protected"}
-            else:
+            if pk not in protected:
                 yield f"{path} would be deleted.", {"path": path, "outcome": "deleted"}
     for path, outcome in sweeping.waiting_paths(unused.using):
         kind = "has expired" if outcome == "expired" else "was deleted, and its forks are gone"
         yield f"{path} {kind}, so it would be removed.", {"path": path, "outcome": outcome}
+    for keys in unused.pages() if protected else ():
+        for path, pk in keys:
+            if pk in protected:
+                yield f"{path} would be left.", {"path": path, "outcome": "protected"}
 
 
 def _since(idle_seconds: int | None) -> datetime | None:

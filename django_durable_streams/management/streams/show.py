@@ -82,7 +82,8 @@ def _text(value: Any, has_rule: bool) -> str:
     if isinstance(value, dict):  # the rules of retention
         limits = [f"{limit:,} {_UNITS[name]}" for name, limit in value.items() if limit is not None]
         if limits:
-            return "the newest " + ", ".join(limits)
+            whole = ", whole appends" if value.get("messages") is not None else ""
+            return "the newest " + ", ".join(limits) + whole
         return "everything, by a rule of retention" if has_rule else "everything, as it has no rule of retention"
     if value is None:
         return ""
