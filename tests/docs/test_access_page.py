@@ -104,10 +104,24 @@ def test_there_are_settings_to_test() -> None:
 
 def test_the_section_on_signed_urls_begins_with_their_class() -> None:
     first = blocks(PAGE, "python").index
-    (link,) = [block for block in blocks(PAGE, "python") if "signed_url(" in block.text]
+    (link, _) = [block for block in blocks(PAGE, "python") if "signed_url(" in block.text]
     before = blocks(PAGE, "python")[first(link) - 1]
     assert '"django_durable_streams.permissions.SignedURLs"' in before.text
     assert before.text in f"{section(PAGE, 'Signed URLs')}\n"
+
+
+def test_absolute_links_have_the_host_and_https() -> None:
+    (block,) = [block for block in blocks(PAGE, "python") if "build_absolute_uri(" in block.text]
+    lines = block.text.splitlines()
+    begin = "https://example.org/v1/stream/reports/2026?token="
+    for headers, expected in (({"x-forwarded-proto": "https"}, begin), ({}, begin.replace("https", "http"))):
+        request = RequestFactory().get("/", headers={"host": "example.org", **headers})
+        for last, link in ((3, expected), (4, begin)):
+            scope: dict[str, Any] = {"request": request}
+            proxy = {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https"), "ALLOWED_HOSTS": ["example.org"]}
+            with override_settings(**proxy):
+                exec("\n".join([*lines[:2], lines[last - 1]]), scope)
+            assert scope["link"].startswith(link)
 
 
 def test_the_class_that_is_shown_asks_for_the_path_of_the_rooms_stream() -> None:
