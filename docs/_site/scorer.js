@@ -6,7 +6,8 @@ const isSetting = /^[A-Z][A-Z_]+$/.test(new URLSearchParams(location.search).get
 var Scorer = {
   score([page, , , , score]) {
     if (page === "settings" && isSetting) return score + 30;
-    if (page === "howto/nothing-live") return score + 21; // both have "reader" in their titles
+    // With a word of one of its titles, as "reader", before the page on refusals. Otherwise after it.
+    if (page === "howto/nothing-live") return score + (score < 15 ? 19 : 21);
     if (page === "howto/refused") return score + 20;
     if (/^howto\//.test(page)) return score + 6;
     if (/^(reference\/changelog|architecture|decisions\/|benchmarks)/.test(page)) return score - 20;

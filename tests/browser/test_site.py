@@ -129,7 +129,7 @@ def names_of_pages(site: Path) -> list[str]:
         ("delete old data", "howto/deleting", 1),
         ("bulk", "howto/bulk", 1),
         ("build_absolute_uri", "access", 1),
-        ("signed url https", "access", 1),
+        ("signed url https", "access", 3),
         ("absolute link", "access", 1),
         ("StreamField", "howto/existing-rows", 3),
         ("Cannot assign", "howto/existing-rows", 1),
