@@ -1,9 +1,7 @@
 """The causes that docs/howto/nothing-live.md names delay readers, and show what the page says."""
 
 import asyncio
-import logging
 import re
-import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -14,13 +12,12 @@ from django_durable_streams.engine.wakeup.redis import RedisWakeup
 from tests.cluster.test_wakeups import Listener, hears
 from tests.docs.pages import ROOT, anchors, blocks, section, table
 from tests.management.commands import Shell
-from tests.servers import HOST, Server
+from tests.servers import Server
 from tests.services import Redis, shared
 
 PAGE = ROOT / "docs" / "howto" / "nothing-live.md"
 PACKAGE = ROOT / "django_durable_streams"
 (CHANNELS,) = [block.text for block in blocks(PAGE, "sh") if "pubsub channels" in block.text]
-(RIGHTS,) = [block.text for block in blocks(PAGE, "sh") if "acl setuser" in block.text]
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +31,7 @@ def test_the_words_of_the_log_and_of_the_doctor_are_those_of_the_code() -> None:
     source = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     quoted = re.findall(r'"([A-Za-z][^"]{8,})"', " ".join(PAGE.read_text().split()))
     assert len(quoted) >= 5
-    # Redis's own words, and a time.
-    own = [words.partition(" 0.01 s")[0] for words in quoted if words != "no permissions"]
+    own = [words.partition(" 0.01 s")[0] for words in quoted]
     assert [words for words in own if words not in source] == []
 
 
@@ -96,27 +92,9 @@ async def test_a_mismatch_of_keys_is_logged(caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.cluster
-@pytest.mark.django_db(transaction=True)
-async def test_a_user_of_redis_needs_the_rights_of_the_page(others: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    _, *words = shlex.split(RIGHTS)
-    with redis.Redis.from_url(others.url) as client:
-        client.execute_command("ACL", "SETUSER", "mysite", "on", ">tea", "resetchannels", "+ping")
-        url = f"redis://mysite:tea@{HOST}:{others.port}/0"
-        with caplog.at_level(logging.WARNING):
-            wakeup = RedisWakeup("default", url=url)
-            assert wakeup.check()
-            assert not await hears(RedisWakeup("default", url=url), wakeup)
-        for words_of_log in re.findall(r'"([^"]+)"', " ".join(section(PAGE, "Redis ACL").split())):
-            assert words_of_log in caplog.text
-        client.execute_command(*words)
-    assert await hears(RedisWakeup("default", url=url), RedisWakeup("default", url=url))
-
-
-@pytest.mark.cluster
-def test_the_doctor_of_a_writer_with_another_redis_has_nothing_to_say_but_the_delay(others: Redis) -> None:
+def test_the_doctor_of_a_writer_with_another_redis_says_that_only_the_poll_helps(others: Redis) -> None:
     with Server(long_poll_timeout=20, env={"REDIS_URL": shared(Redis).url}) as server:
         env = {**server.env, "REDIS_URL": others.url}
         done = Shell(env).run("doctor", "--url", f"{server.base_url}/v1/stream/")
-    assert done.returncode == 0, done.stdout.decode()
     assert "A message of another process arrived" in done.stdout.decode()
-    assert "A long-poll was answered" in done.stdout.decode()
+    assert "Events arrive only by polling" in done.stdout.decode()
