@@ -26,6 +26,30 @@ modules = [sys.modules[name] for name in names]
 print(json.dumps([[each.__name__, each.__file__, each.__cached__, each.__package__] for each in modules]))
 print(type(modules[1].__loader__).__name__, modules[1].Stream.append.__code__.co_filename)
 """
+SETTINGS = """
+import importlib, json, sys
+from django.apps import apps
+from django.conf import settings
+from django.db import connections
+from django.core.exceptions import AppRegistryNotReady
+try:
+    apps.get_app_configs()
+except AppRegistryNotReady as error:
+    print(error)
+import django
+django.setup()
+from django.contrib import admin
+from django.core import checks
+from django_durable_streams.conf import config
+print({name: getattr(settings, name) for name in sorted(dir(settings)) if name.isupper()})
+print(connections.settings, config(), apps.ready_event.is_set())
+print([(each.name, type(each).__name__) for each in apps.get_app_configs()])
+print(sorted(each._meta.label for each in apps.get_models()), sorted(map(str, admin.site._registry)))
+print(sorted(each.__module__ + each.__qualname__ for each in checks.registry.registry.registered_checks))
+print([each.id for each in checks.run_checks()], settings.SETTINGS_MODULE)
+print(importlib.import_module("config.urls").urlpatterns)
+"""
+CLASSES = "django_durable_streams.permissions.ModelPermissions"
 TIMEOUT = 60.0
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="it needs Linux")
@@ -67,6 +91,23 @@ def test_modules_that_need_settings_are_those_of_a_new_interpreter(monkeypatch: 
         if monkeypatch.setenv("TESTS_PRELOAD", value) is None
     )
     assert (forked.returncode, forked.stdout) == (new.returncode, new.stdout)
+    assert (forked.returncode, forked.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("settings", ["tests.serving_settings", "tests.metrics.server_settings", "config.settings"])
+def test_settings_and_apps_are_those_of_a_new_interpreter(settings: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {
+        "DATABASE_URL": "postgresql://me@elsewhere/own",
+        "REDIS_URL": "redis://elsewhere/3",
+        "PERMISSION": CLASSES,
+    }
+    env = example_environment({**own, "EXAMPLE_DOOR": "urls", "DJANGO_SETTINGS_MODULE": settings})
+    forked, new = (
+        preloaded.run([sys.executable, "-c", SETTINGS], cwd=EXAMPLE, env=env, timeout=TIMEOUT)
+        for value in ("1", "0")
+        if monkeypatch.setenv("TESTS_PRELOAD", value) is None
+    )
+    assert forked.stdout.splitlines() == new.stdout.splitlines()
     assert (forked.returncode, forked.stderr) == (0, "")
 
 
