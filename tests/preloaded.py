@@ -39,7 +39,13 @@ class Process(Protocol):
 
 
 def start(
-    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: int, errors: int | None = None
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    output: int,
+    errors: int | None = None,
+    stdin: int | None = None,
 ) -> Process:
     """Start a Python program as the leader of a group of its own.
 
@@ -49,17 +55,19 @@ def start(
         env: its whole environment.
         output: the descriptor of an open file, for what it writes.
         errors: another one, for what it writes to stderr. Default: the same.
+        stdin: another one, for what it reads. Default: nothing.
     """
+    outputs = [output, output if errors is None else errors]
     if hasattr(os, "pidfd_open") and os.environ.get("TESTS_PRELOAD") != "0":
         job = {"arguments": list(command[1:]), "cwd": str(cwd), "env": dict(env)}
-        return _template().fork(job, [output, output if errors is None else errors])
+        return _template().fork(job, outputs if stdin is None else [*outputs, stdin])
     return subprocess.Popen(
         command,
         cwd=cwd,
         env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output if errors is None else errors,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        stdout=outputs[0],
+        stderr=outputs[1],
         process_group=0,
     )
 
@@ -73,19 +81,23 @@ def run(
 
 
 def run_for_bytes(
-    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float
+    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a Python program to its end.
 
     Args:
         command, cwd, env: as for `start`.
         timeout: seconds, after which it is killed.
+        stdin: what it can read, from a file.
 
     Raises:
         subprocess.TimeoutExpired: it was killed.
     """
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = start(command, cwd=cwd, env=env, output=output.fileno(), errors=errors.fileno())
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as content:
+        content.write(stdin)
+        content.seek(0)
+        files = {"output": output.fileno(), "errors": errors.fileno(), "stdin": content.fileno()}
+        process = start(command, cwd=cwd, env=env, **files)
         try:
             status = process.wait(timeout)
         finally:
@@ -152,11 +164,11 @@ class Template:
         )
         theirs.close()
 
-    def fork(self, job: Mapping[str, object], outputs: Sequence[int]) -> ForkedProcess:
-        """Start a program in a child of this process, with these descriptors as its stdout and stderr."""
+    def fork(self, job: Mapping[str, object], files: Sequence[int]) -> ForkedProcess:
+        """Start a program in a child of this process, with these descriptors as its stdout, stderr and maybe stdin."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            socket.send_fds(self._control, [json.dumps(job).encode()], [*outputs, theirs.fileno()])
+            socket.send_fds(self._control, [json.dumps(job).encode()], [*files, theirs.fileno()])
         return ForkedProcess(ours)
 
     def close(self) -> None:

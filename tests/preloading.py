@@ -7,15 +7,19 @@ programs that use them: such a server takes 0.07 seconds of a processor to its f
 """
 
 import array
+import atexit
 import gc
 import importlib
 import json
+import multiprocessing.util
 import os
 import runpy
 import selectors
+import signal
 import socket
 import sys
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -150,7 +154,7 @@ def serve(control: socket.socket, *, has_apps: bool = False) -> Job:
                 selector.unregister(key.fd)
                 tell_of_end(key.fd, *key.data)
                 continue
-            message, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 3)
+            message, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 4)
             if not message:  # the run of the tests has ended
                 end(with_apps, pid_with_apps)
             job = json.loads(message)
@@ -169,15 +173,15 @@ def serve(control: socket.socket, *, has_apps: bool = False) -> Job:
                 for descriptor in descriptors:
                     os.close(descriptor)
                 continue
-            *outputs, news = descriptors
+            *files, news = descriptors
             pid = os.fork()
             if not pid:
                 selector.close()
-                begin(*outputs)
+                begin(*files)
                 return job
             with suppress(OSError):  # the child has done so itself, and may have ended
                 os.setpgid(pid, pid)
-            for descriptor in outputs:
+            for descriptor in files:
                 os.close(descriptor)
             os.write(news, array.array("i", [pid]).tobytes())
             selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, news))
@@ -207,11 +211,11 @@ def tell_of_end(descriptor: int, pid: int, news: int) -> None:
     os.close(news)
 
 
-def begin(output: int, errors: int) -> None:
+def begin(output: int, errors: int, stdin: int = 0) -> None:
     """Leave behind what belongs to the parent."""
     os.setpgid(0, 0)
-    os.dup2(output, 1)
-    os.dup2(errors, 2)
+    for number, descriptor in enumerate((stdin, output, errors)):
+        os.dup2(descriptor, number)
     close_all_but()
 
 
@@ -223,8 +227,37 @@ def close_all_but(*kept: int) -> None:
                 os.close(int(name))
 
 
+def fork_interpreter(path: bytes, arguments: Sequence[str], descriptors: Iterable[int]) -> int:
+    """Start a program of multiprocessing, as its `spawnv_passfds`, but with all imports done. Returns its process.
+
+    Workers of uvicorn and hypercorn are such programs. A new interpreter takes a second of a processor for each.
+    """
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        gc.freeze()  # what belongs to the parent is never closed by a descriptor's number
+        close_all_but(*map(int, descriptors))
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        position = arguments.index("-c") + 1
+        sys.argv[:] = ["-c", *arguments[position + 1 :]]
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(arguments[position], main.__dict__)
+        status = 0
+    except SystemExit as end:
+        status = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()
+        os._exit(status)
+
+
 def run(job: Job) -> None:
     """Run a module, a script or the text of one as the main program."""
+    multiprocessing.util.spawnv_passfds = fork_interpreter  # type: ignore[assignment]
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])

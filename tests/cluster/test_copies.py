@@ -3,7 +3,6 @@
 import asyncio
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from tests.cluster.conftest import run
 from tests.cluster.http import Client
 from tests.cluster.load import TEXT, read
 from tests.cluster.readers import Follower
-from tests.servers import EXAMPLE, example_environment
+from tests.management.commands import Shell
+from tests.servers import example_environment
 from tests.services import Database, MariaDB, PostgreSQL, Redis, name_of, shared
 from tests.templates import migrated_database, migrated_file
 
@@ -59,11 +59,8 @@ def copy_file(url: str, folder: Path) -> str:
 
 def command(database_url: str, redis: Redis, *arguments: str, content: str) -> None:
     """Run a command on a database. Its wake-up messages are sent when this returns."""
-    subprocess.run(
-        [sys.executable, str(EXAMPLE / "manage.py"), "streams", *arguments],
-        env=example_environment({"DATABASE_URL": database_url, "REDIS_URL": redis.url}),
-        input=content.encode(),
-        check=True,
+    Shell(example_environment({"DATABASE_URL": database_url, "REDIS_URL": redis.url})).output(
+        *arguments, stdin=content.encode()
     )
 
 

@@ -1,7 +1,6 @@
 """A crash before or after any statement or commit leaves all of an operation or nothing, and a retry completes it."""
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import preloaded
 from tests.servers import ROOT, example_environment
 from tests.services import MariaDB, PostgreSQL, shared
 from tests.templates import migrated_database, migrated_file
@@ -36,7 +36,7 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_all_or_nothing(database_url: str) -> None:
     env = example_environment({"DATABASE_URL": database_url})
     command = [sys.executable, "-m", "tests.cluster.crashing"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = preloaded.run(command, cwd=ROOT, env=env, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert {line["operation"] for line in lines} == OPERATIONS

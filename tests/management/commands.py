@@ -61,17 +61,7 @@ class Shell:
 
     def run(self, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
         """Run a subcommand to its end."""
-        if not stdin:
-            return preloaded.run_for_bytes(self.command(*arguments), cwd=EXAMPLE, env=self.env, timeout=120)
-        return subprocess.run(
-            self.command(*arguments),
-            env=self.env,
-            cwd=EXAMPLE,
-            input=stdin,
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
+        return preloaded.run_for_bytes(self.command(*arguments), cwd=EXAMPLE, env=self.env, timeout=120, stdin=stdin)
 
     def output(self, *arguments: str, stdin: bytes = b"") -> bytes:
         """Run a subcommand that succeeds, and return its output."""

@@ -6,7 +6,6 @@ import itertools
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,6 +21,7 @@ from django_durable_streams.management.doctor import database, project, public_u
 from django_durable_streams.management.doctor.findings import Finding, Level
 from django_durable_streams.management.doctor.public_url import PublicURL
 from django_durable_streams.models import Stream
+from tests import preloaded
 from tests.listening import Listener
 from tests.management import silent
 from tests.management.commands import Shell, rows, streams
@@ -390,7 +390,7 @@ def test_the_url_is_read_as_a_user_by_a_session_that_is_deleted() -> None:
     )
     with Server(env={"PERMISSION": "django_durable_streams.permissions.ModelPermissions"}) as running:
         shell = [sys.executable, "manage.py", "shell", "--verbosity", "0", "-c"]
-        subprocess.run([*shell, create], cwd=EXAMPLE, env=running.env, check=True)
+        preloaded.run([*shell, create], cwd=EXAMPLE, env=running.env, timeout=60).check_returncode()
         url = f"http://127.0.0.1:{running.port}/v1/stream/"
         refused = Shell(running.env).run("doctor", "--url", url)
         assert b"--user NAME" in refused.stdout
@@ -399,7 +399,8 @@ def test_the_url_is_read_as_a_user_by_a_session_that_is_deleted() -> None:
         assert b'(OWNER: "doctor/**": ["read"])' in refused.stdout
         text = Shell(running.env).output("doctor", "--url", url, "--user", "ada").decode()
         assert "SSE: An event arrived" in text
-        assert subprocess.check_output([*shell, code], cwd=EXAMPLE, env=running.env).split() == [b"None", b"0"]
+        shown = preloaded.run([*shell, code], cwd=EXAMPLE, env=running.env, timeout=60)
+        assert shown.stdout.split() == ["None", "0"]
 
 
 def test_a_server_that_does_not_know_the_session_of_this_shell_is_told_from_one_that_refuses_the_user(

@@ -26,6 +26,34 @@ modules = [sys.modules[name] for name in names]
 print(json.dumps([[each.__name__, each.__file__, each.__cached__, each.__package__] for each in modules]))
 print(type(modules[1].__loader__).__name__, modules[1].Stream.append.__code__.co_filename)
 """
+SPAWNS = """
+import atexit, multiprocessing, os, signal, sys, time
+
+def work(kind, lock):
+    with lock:
+        handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+        print(kind, __name__, sys.argv, sys.path[:3], os.getcwd(), handlers, len(os.listdir("/proc/self/fd")))
+    atexit.register(print, "the end of", kind)
+    match kind:
+        case "status": sys.exit(3)
+        case "error": 1 / 0
+        case "killed": os.kill(os.getpid(), signal.SIGTERM)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, print)
+    signal.signal(signal.SIGINT, print)
+    signal.signal(signal.SIGUSR1, print)
+    spawn = multiprocessing.get_context("spawn")
+    lock = spawn.Lock()
+    idle = spawn.Process(target=time.sleep, args=(600,), daemon=True)
+    idle.start()
+    for kind in ("return", "status", "error", "killed"):
+        process = spawn.Process(target=work, args=(kind, lock))
+        process.start()
+        process.join()
+        print(process.exitcode, process.pid != os.getpid())
+    print(idle.exitcode)
+"""
 SETTINGS = """
 import importlib, json, sys
 from django.apps import apps
@@ -109,6 +137,30 @@ def test_settings_and_apps_are_those_of_a_new_interpreter(settings: str, monkeyp
     )
     assert forked.stdout.splitlines() == new.stdout.splitlines()
     assert (forked.returncode, forked.stderr) == (0, "")
+
+
+def test_processes_of_multiprocessing_are_those_of_a_new_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spawns.py").write_text(SPAWNS)
+    env = {"PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    forked, new = (
+        preloaded.run([sys.executable, "-m", "spawns"], cwd=tmp_path, env=env, timeout=TIMEOUT)
+        for value in ("1", "0")
+        if monkeypatch.setenv("TESTS_PRELOAD", value) is None
+    )
+    assert forked.stdout.splitlines() == new.stdout.splitlines()
+    assert (forked.returncode, new.returncode) == (0, 0)
+    assert [text.splitlines()[-1] for text in (forked.stderr, new.stderr)] == [
+        "ZeroDivisionError: division by zero"
+    ] * 2
+
+
+def test_a_program_reads_its_stdin(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; print(len(sys.stdin.read()))"]
+    for content in (b"", b"x" * 100_000):
+        done = preloaded.run_for_bytes(command, cwd=tmp_path, env={}, timeout=TIMEOUT, stdin=content)
+        assert (done.returncode, done.stdout) == (0, b"%d\n" % len(content))
 
 
 def test_its_end_is_told(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Worker processes that are killed: each message is handled, and one worker at a time has the lease."""
 
-import subprocess
+import os
 import sys
 import threading
 import time
@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import preloaded
 from tests.servers import ROOT, Server, example_environment
 
 pytestmark = pytest.mark.cluster
@@ -20,6 +21,7 @@ BURST = 16
 """Messages that are appended together. A worker takes a tenth of a second for them."""
 
 SECONDS = 90
+STDERR = 2
 
 
 class Workers:
@@ -32,30 +34,29 @@ class Workers:
         """Process, generation and message, in the order in which they were read."""
         self._threads: list[threading.Thread] = []
         self._begun: list[threading.Event] = []
-        self.processes: list[subprocess.Popen[str]] = []
+        self.processes: list[preloaded.Process] = []
         for _ in range(count):
             self._start()
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "tests.subscriptions.pull_wake.worker_job", *self._arguments]
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-        )
+        reading, writing = os.pipe()
+        process = preloaded.start(command, cwd=ROOT, env=self._env, output=writing, errors=STDERR)
+        os.close(writing)
         begun = threading.Event()
-        thread = threading.Thread(target=self._read, args=(process, begun), daemon=True)
+        thread = threading.Thread(target=self._read, args=(process.pid, reading, begun), daemon=True)
         thread.start()
         self._threads.append(thread)
         self.processes.append(process)
         assert begun.wait(SECONDS)
 
-    def _read(self, process: subprocess.Popen[str], begun: threading.Event) -> None:
-        assert process.stdout is not None
-        with process.stdout:
-            for line in process.stdout:
+    def _read(self, pid: int, reading: int, begun: threading.Event) -> None:
+        with os.fdopen(reading) as lines:
+            for line in lines:
                 begun.set()
                 generation, _, value = line.strip().partition(" ")
                 if value:
-                    self.lines.append((process.pid, int(generation), int(value)))
+                    self.lines.append((pid, int(generation), int(value)))
 
     def kill_at_work(self, first: int) -> None:
         """Kill the worker that handles one of the messages from `first` on, and start another one."""
