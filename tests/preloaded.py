@@ -3,8 +3,9 @@
     process = start([sys.executable, "-m", "uvicorn", ...], cwd=..., env=..., output=file)
 
 A server of a test imports a thousand modules before it does anything, which takes longer than most tests. Here one
-process imports those that need no settings, and forks for each server that a run of the tests starts. The rest is as
-with a new interpreter: arguments, environment, folder, output, group and exit status. This needs Linux; elsewhere, and
+process imports those that need no settings, and forks for each server that a run of the tests starts. For servers with
+the apps of the example project, a child of it imports these too, and forks in its place. The rest is as with a new
+interpreter: arguments, settings, environment, folder, output, group and exit status. This needs Linux; elsewhere, and
 with TESTS_PRELOAD=0, `start` starts a new interpreter.
 """
 

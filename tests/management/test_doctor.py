@@ -411,7 +411,7 @@ def test_a_server_that_does_not_know_the_session_of_this_shell_is_told_from_one_
     with Server(env={"PERMISSION": "django_durable_streams.permissions.ModelPermissions"}) as running:
         other = {**running.env, "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}", "SECRET_KEY": "x" * 60}
         shell = [sys.executable, "manage.py", "shell", "--verbosity", "0", "-c"]
-        subprocess.run([*shell, create], cwd=EXAMPLE, env=other, check=True)
+        preloaded.run([*shell, create], cwd=EXAMPLE, env=other, timeout=60).check_returncode()
         url = f"http://127.0.0.1:{running.port}/v1/stream/"
         done = Shell(other).run("doctor", "--url", url, "--user", "ada")
     text = done.stdout.decode()
