@@ -51,8 +51,6 @@ clients leave long before."""
 CUT_SECONDS = 1.0
 """How long the end of the process cuts the connection of a thread, before it leaves the thread: it only reads."""
 
-_Queue = SimpleQueue[Any]
-
 
 def look_up(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Awaitable[R]:
     """Call a function in the thread for identities, together with all other items that wait for the same function.
@@ -143,7 +141,7 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
         monitor: DatabaseMonitor | None,
         backlog: Backlog | None = None,
         batch_size: int = MAX_BATCH_ITEMS,
-        queue: _Queue | None = None,
+        queue: SimpleQueue[Any] | None = None,
     ) -> None:
         self._monitor = monitor
         connection = monitor.new_connection() if monitor is not None else DedicatedConnection(using)
@@ -222,7 +220,7 @@ class _PermissionPool:
         self._using = using
         self._monitor = monitor_for(using)
         self._backlog = _new_backlog()
-        self._queue: _Queue = SimpleQueue()
+        self._queue: SimpleQueue[Any] = SimpleQueue()
         self._lock = Lock()
         self._has_stopped = False
         self._workers = [self._new_worker()]

@@ -96,11 +96,12 @@ class Client:
     def publish(self, channel: str | bytes, data: bytes) -> None:
         self._waiting.append((_bytes(channel), data))
 
-    def execute(self) -> None:
+    def execute(self, raise_on_error: bool = True) -> list[int]:
         waiting, self._waiting = self._waiting, []
         broker.check()
         for channel, data in waiting:
             broker.publish(channel, data)
+        return [1] * len(waiting)
 
     def ping(self) -> bool:
         broker.check()

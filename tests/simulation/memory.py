@@ -41,6 +41,9 @@ FOR_EACH_WAITER = frozenset({"engine.committer.Applier", "runtime.connection.Ded
 LAST_ONES = frozenset({"runtime.monitor.Probe"})
 """What a process keeps the last one of."""
 
+OF_MODULES = {"runtime.process_objects.ProcessObjects": 1}
+"""What modules have that a process loads with the first call in Python."""
+
 FOR_EACH_STREAM = frozenset({"engine.compaction_tracker._StreamGrowth"})
 """What a process has of a stream that it appended to until its chunks are merged, which waits after failures."""
 
@@ -88,6 +91,8 @@ def left_over(process: Process, counts: Counter[type], unused: Counter[str], str
             more = LOOPS * FOR_EACH_LOOP[name]
         elif name in FOR_EACH_STREAM:
             more = streams
+        elif name in OF_MODULES:
+            more = OF_MODULES[name]
         else:
             more = WAITERS if name in FOR_EACH_WAITER else int(name in LAST_ONES)
         if count > unused[name] + more:
