@@ -15,12 +15,14 @@ class Mutation(NamedTuple):
     module: the file, below the package.
     edits: what stands there, exactly once each, and what stands there instead.
     why: what it does to whom.
+    seed: a search for it begins there. Earlier ones are known not to find it, and what finds nothing asserts nothing.
     """
 
     name: str
     module: str
     edits: tuple[tuple[str, str], ...]
     why: str
+    seed: int = 0
 
     def applied(self, module: str, text: str) -> str:
         """Return the text of a module with the fault, if it belongs there.
@@ -55,6 +57,7 @@ _ALL = (
             ),
         ),
         "What waits for a lock and what comes later are in two queues: a later append overtakes an earlier one.",
+        seed=97,
     ),
     Mutation(
         "news-that-do-not-join",

@@ -65,6 +65,7 @@ def test_a_seed_is_the_same_run_each_time() -> None:
 
 @pytest.mark.parametrize("mutation", MUTATIONS if STRESS else list(MUTATIONS)[:1])
 def test_a_fault_that_is_put_back_is_found(mutation: str) -> None:
-    done = simulate("--seeds", "0:1000", "--mutation", mutation)
+    first = MUTATIONS[mutation].seed
+    done = simulate("--seeds", f"{first}:{first + 1000}", "--mutation", mutation)
     assert done.returncode == 1, f"{MUTATIONS[mutation].why}\n{done.stdout}{done.stderr}"
     assert f"--mutation {mutation}" in done.stdout, done.stderr
