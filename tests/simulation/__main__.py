@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .world import Outcome
 
 
+MOST_AHEAD = 14
+"""Processes whose modules are loaded once for all seeds. Most seeds start two to five, and few start more than this."""
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("--seed", type=int, help="one seed")
@@ -41,7 +45,7 @@ def main(arguments: list[str]) -> int:
     seeds = [options.seed] if options.seed is not None else range(int(first), int(last))
     failed = 0
     with tempfile.TemporaryDirectory(dir=_memory()) as directory:
-        run = _prepare(Path(directory), options.mutation, harsh=options.harsh)
+        run = _prepare(Path(directory), len(seeds), options.mutation, harsh=options.harsh)
         began = time.monotonic()
         steps = 0
         for seed in seeds:
@@ -74,7 +78,7 @@ def _ignore_remains(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _prepare(directory: Path, mutation: str | None, *, harsh: bool) -> Any:
+def _prepare(directory: Path, seeds: int, mutation: str | None, *, harsh: bool) -> Any:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.simulation.settings"
     import django
     from django.conf import settings
@@ -99,13 +103,14 @@ def _prepare(directory: Path, mutation: str | None, *, harsh: bool) -> Any:
     compiling.install()
     sys.unraisablehook = _ignore_remains
     from .images import Images
+    from .memory import freeze
     from .mutations import MUTATIONS
     from .program import Program
     from .world import World
 
     images = Images([MUTATIONS[mutation]] if mutation else [])
-    gc.collect()
-    gc.freeze()
+    images.load_ahead(min(3 * seeds, MOST_AHEAD))
+    freeze()
     gc.disable()
 
     def run(seed: int) -> Outcome:
