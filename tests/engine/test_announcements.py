@@ -138,7 +138,7 @@ def test_an_append_after_the_end_of_the_thread_is_announced(tmp_path: Path) -> N
 def test_messages_are_sent_where_no_thread_can_start(
     engines: None, settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """From Python 3.12 on, no thread starts once the main thread has ended. A process may have too many threads, too."""
+    """From Python 3.12 on, no thread starts once the main thread has ended. A process may also have too many."""
     stop_engines()
     sent: list[str] = []
     monkeypatch.setattr(RedisWakeup, "publish_now", lambda self, commits: sent.extend(each.path for each in commits))
