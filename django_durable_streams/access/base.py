@@ -77,12 +77,13 @@ def is_by_token(method: Callable[..., Any]) -> bool:
     if function is None or getattr(function, "_is_by_token", None) is not function:
         return False
     permission = method.__self__  # type: ignore[attr-defined]
-    own = [getattr(permission, "__dict__", {})]
-    for one in type(permission).__mro__:
-        if any(value is function for value in vars(one).values()):
-            return not any(_is_overridden(name, one) for names in own for name in names)
-        own.append(vars(one))
-    return False  # it was set on the object
+    classes = type(permission).__mro__
+    places = [place for place, one in enumerate(classes) if any(value is function for value in vars(one).values())]
+    if not places:  # it was set on the object
+        return False
+    owner = places[-1]  # subclasses may have other names for it
+    own = [getattr(permission, "__dict__", {}), *map(vars, classes[:owner])]
+    return not any(_is_overridden(name, classes[owner]) for names in own for name in names)
 
 
 def _is_overridden(name: str, owner: type) -> bool:
@@ -90,7 +91,7 @@ def _is_overridden(name: str, owner: type) -> bool:
 
     The methods of all permissions do not use one another, and each has its own mark.
     """
-    return hasattr(owner, name) and not hasattr(Permission, name)
+    return hasattr(owner, name) and (not hasattr(Permission, name) or name == "__getattribute__")
 
 
 class Permission:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock
@@ -128,7 +129,7 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
 
     Args:
         name: the end of the thread's name.
-        using: the alias of the database.
+        connection: the connection that the thread works with.
         monitor: tells whether the database answers. None: the work of this thread does not use the database.
         backlog: limits the items that wait. None: a new one, by the settings.
         batch_size, queue: as for other workers.
@@ -137,14 +138,13 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
     def __init__(
         self,
         name: str,
-        using: str,
+        connection: DedicatedConnection,
         monitor: DatabaseMonitor | None,
         backlog: Backlog | None = None,
         batch_size: int = MAX_BATCH_ITEMS,
         queue: SimpleQueue[Any] | None = None,
     ) -> None:
         self._monitor = monitor
-        connection = monitor.new_connection() if monitor is not None else DedicatedConnection(using)
         backlog = backlog or _new_backlog()
         super().__init__(f"durable-streams-access-{name}", connection, self._run_or_refuse, backlog, batch_size, queue)
 
@@ -217,8 +217,8 @@ class _PermissionPool:
     """The threads for permissions. Another one starts when a call finds all of them at work."""
 
     def __init__(self, using: str) -> None:
-        self._using = using
         self._monitor = monitor_for(using)
+        self._spare_connection: DedicatedConnection | None = None
         self._backlog = _new_backlog()
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._lock = Lock()
@@ -240,7 +240,8 @@ class _PermissionPool:
         if self._backlog.tasks > len(self._workers) < PERMISSION_THREADS:
             with self._lock:
                 if not self._has_stopped and len(self._workers) < PERMISSION_THREADS:
-                    self._workers.append(self._new_worker())
+                    with suppress(ServiceUnavailable):  # no thread can start: the others take the call
+                        self._workers.append(self._new_worker())
         if self._has_stopped:
             self.first._refuse_queued()
 
@@ -255,7 +256,11 @@ class _PermissionPool:
             worker.wait_for_end(max(until - time.monotonic(), 0), CUT_SECONDS)
 
     def _new_worker(self) -> _PermissionWorker:
-        return _PermissionWorker("permission", self._using, self._monitor, self._backlog, 1, self._queue)
+        # The monitor keeps each connection, so the next try takes that of a thread that could not start.
+        connection = self._spare_connection = self._spare_connection or self._monitor.new_connection()
+        worker = _PermissionWorker("permission", connection, self._monitor, self._backlog, 1, self._queue)
+        self._spare_connection = None
+        return worker
 
 
 def _new_backlog() -> Backlog:
@@ -271,7 +276,13 @@ def _worker(name: str, *, asks_database: bool = True) -> _AccessWorker:
     if worker is not None:
         return worker
     using = _checked_alias()
-    return _workers.get(name, lambda: _AccessWorker(name, using, monitor_for(using) if asks_database else None))
+    return _workers.get(name, partial(_new_worker, name, using, asks_database=asks_database))
+
+
+def _new_worker(name: str, using: str, *, asks_database: bool) -> _AccessWorker:
+    monitor = monitor_for(using) if asks_database else None
+    connection = monitor.new_connection() if monitor is not None else DedicatedConnection(using)
+    return _AccessWorker(name, connection, monitor)
 
 
 def _permission_pool() -> _PermissionPool:

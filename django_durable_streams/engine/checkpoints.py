@@ -47,6 +47,9 @@ LEFT_PAGES = 256
 MAX_COPIES = 8
 """Copies in a row, each of the data that was committed during the copy before. A disk that needs more is too slow."""
 
+STOP_SECONDS = 10.0
+"""How long the end of a process waits for the thread. It may wait for a committer that hangs, and no data needs it."""
+
 IDLE_SECONDS = 2.0
 """Time without `STEP_BYTES` of data after which the committer's connection has its usual limit again."""
 
@@ -108,12 +111,12 @@ class Checkpointer:
                 self._thread = execution.start_thread(self._run, "durable-streams-checkpoints")
 
     def stop(self) -> None:
-        """End the thread and wait for it. The committer has to run until this returns."""
+        """End the thread, or leave it where its work hangs. The committer has to run until this returns."""
         with self._lock:
             self._stopped = True
         self._due.set()
         if self._thread is not None:
-            self._thread.join()
+            self._connection.end(self._thread, STOP_SECONDS, 0.0)  # SQLite has no connection to cut
         forget_log_limit(self._connection.using)  # the thread may have ended between a large commit and its own work
 
     def _run(self) -> None:

@@ -45,6 +45,11 @@ class QueueThread(Generic[T]):
     def __len__(self) -> int:
         return self._queue.qsize()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread has started and was not stopped."""
+        return self._thread is not None
+
     def put(self, item: T) -> None:
         """Have the thread handle an item.
 

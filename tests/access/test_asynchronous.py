@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -14,6 +15,7 @@ from django_durable_streams.access import workers
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, AllowAll
 from django_durable_streams.protocol.errors import ServiceUnavailable
+from django_durable_streams.runtime.monitor import monitor_for
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.testing import StreamClient
 from tests.asgi_client import AsgiClient
@@ -185,6 +187,22 @@ async def test_calls_whose_requests_were_cancelled_are_not_made(hanging: None, e
     Hanging.released.set()
     assert await asyncio.gather(*[workers.call(lambda: True) for _ in range(8)]) == [True] * 8
     assert len(calls) == workers.PERMISSION_THREADS
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_calls_wait_for_the_threads_that_there_are_if_no_other_can_start(
+    hanging: None, engines: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await workers.call(lambda: True)
+    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+    replies = [asyncio.ensure_future(workers.call(lambda: Hanging.released.wait(20))) for _ in range(5)]
+    await asyncio.wait(replies, timeout=0.1)
+    Hanging.released.set()
+    assert await asyncio.gather(*replies) == [True] * 5
+    monkeypatch.undo()
+    made = len(monitor_for("default")._connections)
+    assert await asyncio.gather(*[workers.call(lambda: True) for _ in range(8)]) == [True] * 8
+    assert len(monitor_for("default")._connections) <= made + workers.PERMISSION_THREADS - 2  # one was kept
 
 
 @pytest.mark.django_db(transaction=True)

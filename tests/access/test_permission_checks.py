@@ -111,6 +111,25 @@ class RevocableByObject(BearerTokens):
         )
 
 
+class RevocableByAlias(BearerTokens):
+    """As `RevocableInside`. It also names a method of its parent, as a class with several parents does."""
+
+    can_read = BearerTokens.can_read
+
+    def _allows(self, action: Any, path: str, request: Any) -> Any:
+        return path not in Revocable.revoked and super()._allows(action, path, request)
+
+
+class RevocableByLookup(BearerTokens):
+    """As `RevocableInside`, wherever the method is looked up."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if name != "_allows":
+            return value
+        return lambda action, path, request: path not in Revocable.revoked and value(action, path, request)
+
+
 class Configured(BearerTokens):
     """Decides as its parent does about reads."""
 
@@ -276,7 +295,17 @@ def test_a_token_is_looked_at_once_for_the_same_request(name: str, monkeypatch: 
             assert len(looks) == 1, (method, target)
 
 
-@pytest.mark.parametrize("name", ["Revocable", "RevocableInside", "RevocableByMixin", "RevocableByObject"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Revocable",
+        "RevocableInside",
+        "RevocableByMixin",
+        "RevocableByObject",
+        "RevocableByAlias",
+        "RevocableByLookup",
+    ],
+)
 def test_a_class_that_decides_otherwise_is_asked_each_time(name: str) -> None:
     lines = [b"Authorization: Bearer " + TOKEN.encode()]
     options = {**BEARER, "CLASS": permission(name)}

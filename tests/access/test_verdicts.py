@@ -2,13 +2,16 @@
 
 import logging
 import re
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
 from django.http import HttpResponseForbidden
+from django.utils.functional import SimpleLazyObject
 
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission
@@ -47,6 +50,12 @@ class Own:
         return self.value
 
 
+class Always:
+    """Is always true, as a user is. `weakref.proxy` takes no objects of built-in classes."""
+
+
+ALWAYS = Always()
+
 MISTAKES: dict[str, Callable[[], Any]] = {
     "generator": generator,
     "asynchronous generator": asynchronous_generator,
@@ -66,6 +75,11 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "match": lambda: re.match("", "a"),
     "text": lambda: "no",
     "list": lambda: [False],
+    "lazy user": lambda: SimpleLazyObject(AnonymousUser),
+    "lazy policy": lambda: SimpleLazyObject(lambda: {"allowed": False}),
+    "lazy response": lambda: SimpleLazyObject(HttpResponseForbidden),
+    "lazy method": lambda: SimpleLazyObject(lambda: "abc".isdigit),
+    "proxy": lambda: weakref.proxy(ALWAYS),
 }
 NO: dict[str, Callable[[], Any]] = {
     "False": bool,
@@ -73,8 +87,14 @@ NO: dict[str, Callable[[], Any]] = {
     "0": int,
     "coroutine": coroutine,
     "own no": Own,
+    "lazy no": lambda: SimpleLazyObject(bool),
 }
-YES: dict[str, Callable[[], Any]] = {"True": lambda: True, "1": lambda: 1, "own yes": lambda: Own(True)}
+YES: dict[str, Callable[[], Any]] = {
+    "True": lambda: True,
+    "1": lambda: 1,
+    "own yes": lambda: Own(True),
+    "lazy yes": lambda: SimpleLazyObject(lambda: True),
+}
 
 
 class Answering(Permission):

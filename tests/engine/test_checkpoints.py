@@ -245,3 +245,21 @@ async def test_the_next_engine_has_the_usual_limit_if_the_thread_ended_before_it
     await asyncio.to_thread(engine.stop)
     with ThreadPoolExecutor(1) as thread:
         assert thread.submit(limit_of_another).result() == LOG_PAGES
+
+
+def test_the_end_leaves_a_thread_whose_committer_hangs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpoints, "STOP_SECONDS", 0.1)
+    released = threading.Event()
+    checkpointer = checkpoints.Checkpointer(DedicatedConnection("default"), lambda work: released.wait(20))
+    checkpointer.before_commit(STEP_BYTES)
+    thread = checkpointer._thread
+    assert thread is not None
+    try:
+        checkpointer.stop()
+        assert thread.is_alive()
+        assert "durable-streams-checkpoints does not end" in caplog.text
+    finally:
+        released.set()
+        thread.join(20)

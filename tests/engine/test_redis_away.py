@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from unittest.mock import Mock
 
@@ -44,6 +45,13 @@ def wakeup(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisWakeup]:
 
 def commit(size: int = 1) -> Commit:
     return Commit(STREAM, "a", "text/plain", 0, size, False, appends=[b"x" * size], ends=[size])
+
+
+def test_an_error_about_the_url_has_no_part_of_the_password() -> None:
+    password = "geheim/2"
+    with pytest.raises(ImproperlyConfigured, match="not a URL of Redis") as caught:
+        RedisWakeup("default", url=f"redis://:{password}@127.0.0.1:6379/0")
+    assert "geheim" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_publishing_reports_the_failure_once_and_raises_nothing(

@@ -168,6 +168,16 @@ def test_a_redis_that_is_away_is_an_error() -> None:
 BACKEND = "django_durable_streams.engine.wakeup.redis.RedisWakeup"
 
 
+@pytest.mark.parametrize(
+    "url", ["redis://:{port}/geheim@h:1/0", "redis://:{port}#geheim@h:1", "redis://:{port}?a@geheim"]
+)
+def test_no_part_of_a_password_that_is_not_encoded_is_named(url: str) -> None:
+    with override_streams(WAKEUP={"BACKEND": BACKEND, "URL": url.format(port=free_port())}):
+        _, text = worst(wakeups.examine_wakeups("default"))
+    assert text.endswith("the password has to be encoded as in a URL.")
+    assert "geheim" not in text
+
+
 def test_the_remedy_for_a_redis_that_is_away_names_the_setting_without_a_password(settings: Any) -> None:
     port = free_port()
     with override_streams(WAKEUP={"BACKEND": BACKEND, "URL": f"redis://:geheim@127.0.0.1:{port}/3?protocol=3"}):

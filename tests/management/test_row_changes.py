@@ -260,3 +260,19 @@ def test_the_question_of_trim_has_the_number_of_streams(questions: list[str]) ->
     with override_streams(RETENTION={"a/*": {}}):
         assert "3 streams were left out" in rows_and_notes("trim", "a/*", "now")[1]
     assert questions == [f"Drop data of {count} streams matching a/*? [y/N] " for count in (3, 2)]
+
+
+def empty_in_memory(collector: Any, field: Any, rows: Any, using: str) -> None:
+    """Empty the keys of rows that a project has chosen in Python: Django takes a list of rows as well."""
+    collector.add_field_update(field, None, [row for row in rows if row.is_public])
+
+
+def test_rows_that_a_project_has_chosen_in_python_are_counted(make: Make) -> None:
+    note = make("Note", empty_in_memory, is_public=models.BooleanField())
+    for stream in old_streams(3)[:2]:
+        for is_public in (True, False):
+            note.objects.create(stream=stream, is_public=is_public)
+    counts = rows(*PRUNE, "--dry-run")[0]
+    (done,) = rows(*PRUNE, "--no-input")
+    assert done["changed_rows"] == counts["changed_rows"] == {f"{LABEL}.Note": 2}
+    assert note.objects.filter(stream=None).count() == 2

@@ -10,7 +10,7 @@ import logging
 import time
 from functools import partial
 from itertools import chain
-from threading import Lock
+from threading import Lock, main_thread
 
 import msgspec
 import redis
@@ -87,9 +87,14 @@ class RedisWakeup(Wakeup):
     def publish(self, commits: list[Commit]) -> None:
         """Send messages about commits soon, from a thread of the backend.
 
+        Where a thread cannot start or would not get to its work, because Python is about to end, the caller sends them.
+
         Raises:
-            RuntimeError: the thread cannot start.
+            RuntimeError: the identity of the database is unknown, and no thread can start to read it.
         """
+        if not self._thread.is_running and not main_thread().is_alive():
+            self.publish_now(commits)
+            return
         size = size_of(commits)
         with self._lock:
             has_room = not self._queued_bytes or self._queued_bytes + size <= MAX_QUEUED_BYTES
@@ -101,7 +106,7 @@ class RedisWakeup(Wakeup):
             self._thread.put(commits)
         except RuntimeError:
             self._release(size)
-            raise
+            self.publish_now(commits)
 
     def publish_now(self, commits: list[Commit]) -> None:
         """Send messages about commits. Waits a second or so for Redis, and not at all shortly after a failure."""

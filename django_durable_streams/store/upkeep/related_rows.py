@@ -246,7 +246,10 @@ def _changed(collector: Any) -> Iterator[tuple[str, dict[str, QuerySet[Any]]]]:
     for (field, _), groups in collector.field_updates.items():
         if field.remote_field.on_delete is CASCADE:  # on MySQL, Django empties the key before it deletes the row
             continue
-        for rows in groups:
+        for group in groups:
+            # A function for `on_delete` may pass a list of rows.
+            keys = None if isinstance(group, QuerySet) else [row.pk for row in group]
+            rows = group if keys is None else field.model._base_manager.using(collector.using).filter(pk__in=keys)
             by_field = by_model[rows.model]
             by_field[field.name] = by_field[field.name] | rows if field.name in by_field else rows.all()
     for model, by_field in by_model.items():
