@@ -27,12 +27,10 @@ async def test_an_append_is_made_only_at_the_named_tail(entry: EntryPoint, quote
     assert (await entry.request("GET", "a")).body == b"abcd"
 
 
-@pytest.mark.parametrize("value", ["*", "", '""', '"', "-1", '"now"', 'W/"{}"', '"{}", "{}"', "{} {}", "7", '"{}'])
+@pytest.mark.parametrize("value", ["*", "", '""', '"', "-1", '"now"', 'W/"{}"', '"{}"; "{}"', "{} {}", "7", '"{}'])
 async def test_what_is_no_offset_is_refused(entry: EntryPoint, value: str) -> None:
     await entry.request("PUT", "a", TEXT, b"abc")
     at_tail = value.replace("{}", token(3))
-    if at_tail == f'"{token(3)}", "{token(3)}"' and entry.name == "wsgi":
-        return  # under WSGI it is the same as the same header in two lines
     reply = await entry.request("POST", "a", {**TEXT, "if-match": at_tail}, b"d")
     assert (reply.status, reply.json()["type"]) == (400, "urn:durable-streams:error:invalid-header")
     assert (await entry.request("GET", "a")).body == b"abc"

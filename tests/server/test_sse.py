@@ -328,7 +328,7 @@ async def test_a_browser_that_has_all_of_a_closed_stream_is_told_to_stop(client:
         assert (await all_events(live)).data == ["abc"]
 
 
-@pytest.mark.parametrize("last_id", ["3", "x y", "undefined", f"{token(3)}\xa0", f"{token(3)},{token(3)}"])
+@pytest.mark.parametrize("last_id", ["3", "x y", "undefined", f"{token(3)}\xa0", f"{token(3)},{token(4)}"])
 async def test_an_id_that_is_no_offset_is_refused(client: AsgiClient, last_id: str) -> None:
     await client.create("a", b"abc")
     async with client.follow("a", "-1", last_event_id=last_id) as live:

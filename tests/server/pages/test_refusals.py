@@ -38,7 +38,7 @@ async def assert_ends(pages: PageClient, url: str, last_id: str, status: int, re
     assert (await pages.page(f"{url}{query}refusals=event", "end")).status == 204
 
 
-@pytest.mark.parametrize("last_id", ["x", "0", "-2", "../..", "9" * 40, f"{token(1)},{token(1)}", "END"])
+@pytest.mark.parametrize("last_id", ["x", "0", "-2", "../..", "9" * 40, f"{token(1)};{token(1)}", "END"])
 async def test_an_id_that_is_none_is_a_400(pages: PageClient, last_id: str) -> None:
     await pages.create("a", b"1", JSON)
     await assert_ends(pages, "plain/a", last_id, 400, "invalid-offset")
