@@ -247,6 +247,7 @@ async def test_the_next_engine_has_the_usual_limit_if_the_thread_ended_before_it
         assert thread.submit(limit_of_another).result() == LOG_PAGES
 
 
+@pytest.mark.usefixtures("engines")
 def test_the_end_leaves_a_thread_whose_committer_hangs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,10 +74,11 @@ def from_url(url: str) -> Source:
     """
     try:
         options = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
-    except ValueError:  # its text may have a part of the password, up to a slash in it
+    except ValueError as error:  # its text may have a part of the password, unless it is about an option
+        option = f" {error}" if str(error).startswith("Invalid value for") else ""
         raise ImproperlyConfigured(
             "URL is not a URL of Redis, such as redis://:password@host:6379/0. Write the special characters of a "
-            "password as in a URL: / as %2F, # as %23, ? as %3F and @ as %40."
+            f"password as in a URL: / as %2F, # as %23, ? as %3F and @ as %40.{option}"
         ) from None
     kind = options.pop("connection_class", redis.Connection)
     unknown = sorted(key for key in options if not (key in _SHARED or key in _IGNORED or key.startswith("ssl_")))
