@@ -122,7 +122,8 @@ def test_new_rows_of_a_fixture_are_announced(kitchen: Kitchen) -> None:
     kitchen.script("from orders.models import Order\nOrder.objects.create(text='old', state='served')")
     order = {"model": "orders.order", "pk": 7, "fields": {"text": "from a fixture", "state": "new"}}
     (kitchen.folder / "new_orders.json").write_text(json.dumps([order]))
-    load, announce = FIXTURE.text.splitlines()
+    last, load, announce = FIXTURE.text.splitlines()
+    assert kitchen.run(last).strip() == "1"
     kitchen.run(load)
     assert [message["id"] for message in kitchen.messages()] == [1]
     kitchen.run(announce)

@@ -164,6 +164,10 @@ class _NoMainThread:
     name = "MainThread"
     ident = None
 
+    def is_alive(self) -> bool:
+        """Return True: no simulated process ends but by a kill."""
+        return True
+
 
 class _CurrentThread:
     """What a thread is told of itself."""

@@ -168,7 +168,7 @@ class RedisWakeup(Wakeup):
             return "Correct the user and the password of Redis in the settings."
         if isinstance(error, redis.exceptions.NoPermissionError):
             channels = f"the channels {self._prefix}:*"
-            return f"Allow the user of Redis PING, PUBLISH, SUBSCRIBE and UNSUBSCRIBE, and {channels}."
+            return f"Allow the user of Redis PING, SELECT, PUBLISH, SUBSCRIBE and UNSUBSCRIBE, and {channels}."
         return ""
 
     def _release(self, size: int) -> None:

@@ -202,7 +202,7 @@ def _confirmed(console: Console, unused: _Unused, count: int, options: Options) 
 def _delete(console: Console, unused: _Unused, expected: int) -> tuple[int, Protected]:
     """Delete the unused streams. Return their number, and the streams that rows of the project protect."""
     count, protected = 0, dict[int, frozenset[str]]()
-    with progress(console, "streams deleted", expected) as counting:
+    with progress(console, "streams", expected) as counting:
         for ids in unused.portions():
             deleted, kept = unused.delete(ids)
             count += deleted
