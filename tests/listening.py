@@ -8,6 +8,7 @@ which fails with a warning that is not its own.
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -51,7 +52,8 @@ class Listener:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in self._writers:
-            writer.transport.abort()
+            with suppress(AttributeError):  # Python 3.11.2 has forgotten the connection of one that was closed twice
+                writer.transport.abort()
         await asyncio.sleep(0)  # an aborted transport closes its socket in the next turn of the loop
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
