@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.admin_pages import prepare
 from tests.browser.visitor import Visitor
@@ -66,6 +66,31 @@ def remove_cards(page: Page) -> None:
 def add(page: Page, text: str) -> None:
     page.get_by_label("New card").fill(text)
     page.get_by_role("button", name="Add").click()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_text_that_is_typed_while_a_card_is_sent_stays(visitors: list[Visitor], arrives: bool) -> None:
+    page = visitors[0].page
+    field = page.get_by_label("New card")
+    held: list[Route] = []
+    page.route("**/board/cards", lambda route: held.append(route))
+    with page.expect_request("**/board/cards"):
+        add(page, "Walk")
+    expect(field).to_have_value("")
+    field.fill("Wa")
+    if arrives:
+        held[0].continue_()
+        expect(page.locator(".card", has_text="Walk")).to_have_count(1)
+        field.press_sequentially("it")
+        page.wait_for_function("document.querySelector('.add.htmx-request') === null")
+        expect(field).to_have_value("Wait")
+        expect_focus(field)
+        remove_cards(page)
+    else:
+        field.fill("")
+        held[0].abort()
+        expect(field).to_have_value("Walk")
+        forget_the_restart(visitors)
 
 
 def test_a_page_reads_the_token_of_its_cookie_for_each_request(visitors: list[Visitor], server: Server) -> None:

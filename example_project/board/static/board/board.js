@@ -46,6 +46,24 @@ document.body.addEventListener("htmx:configRequest", ({ detail }) => {
   if (cookie) detail.headers["X-CSRFToken"] = cookie[1];
 });
 
+// The form: the answer to a new card brings another one, which must not take what is typed meanwhile.
+
+const isForm = (element) => element.matches("form.add");
+let typed = "";
+
+document.body.addEventListener("htmx:beforeSend", ({ target }) => {
+  if (isForm(target)) target.elements.text.value = "";
+});
+document.body.addEventListener("htmx:sendError", ({ target, detail }) => {
+  if (isForm(target)) target.elements.text.value ||= detail.requestConfig.parameters.text;
+});
+document.body.addEventListener("htmx:beforeSwap", ({ target }) => {
+  if (isForm(target)) typed = target.elements.text.value;
+});
+document.body.addEventListener("htmx:afterSwap", ({ target }) => {
+  if (isForm(target)) target.elements.text.value ||= typed;
+});
+
 // The keyboard
 
 /** Where the focus was last on the board: the card, the column, and the place of the card in it. */
