@@ -394,17 +394,17 @@ def test_pages_of_a_sparse_stream_have_the_size_of_pages(monkeypatch: pytest.Mon
 def test_a_read_comes_through_any_number_of_chunks_without_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_passes, "BYTES", 1)  # so that each chunk stays for itself
     stream = create()
-    for number in range(600):
+    for number in range(200):
         group_commit.apply([Append("s/a", JSON, line(change("a", number)))], USING)
     compact_keys(later())
-    assert Chunk.objects.filter(stream=stream).count() == 600
+    assert Chunk.objects.filter(stream=stream).count() == 200
     info = log_reader.find_ids([stream.pk], USING)[stream.pk]
     queries = []
     with connection.execute_wrapper(lambda execute, *query: (queries.append(query[0]), execute(*query))[1]):
         page = log_reader.pages([PageRequest(info, 0, 100)], SegmentCache(0), USING)[stream.pk, 0]
     assert page is not None
-    assert (page.start, page.end, page.data) == (0, info.tail, line(change("a", 599)))
-    assert len(queries) < 70  # of 42,000 bytes, 800 at a time
+    assert (page.start, page.end, page.data) == (0, info.tail, line(change("a", 199)))
+    assert len(queries) < 24  # of 14,000 bytes, 800 at a time
 
 
 def test_a_page_after_removed_messages_has_the_size_of_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
