@@ -1,5 +1,6 @@
 # Needs Python 3.11 or newer, make and Node 20 or newer. Everything else is made here.
 
+PYTHON ?= python3
 PORT ?= 8000
 # 0.0.0.0: phones and other machines may use the example, too.
 HOST ?= 127.0.0.1
@@ -17,10 +18,6 @@ CLIENTS := tests/ai tests/browser
 VENV_MADE := $(VENV)/.made
 # Its Python does not run, or is another one, after an upgrade of the system's: then everything is installed anew.
 $(shell $(BIN)/python -c "import pip" 2>/dev/null || rm -f $(VENV_MADE))
-# The Python of the environment. The one to make it with is `python3`, or the system's where that takes half the time.
-ifeq ($(origin PYTHON),undefined)
-PYTHON := $(if $(wildcard $(VENV_MADE)),$(BIN)/python,$(or $(shell python3 tools/choose_python.py),python3))
-endif
 INSTALL := $(PYTHON) tools/install_packages.py
 INSTALLED_EXAMPLE := $(VENV)/.installed-example
 INSTALLED := $(VENV)/.installed-dev
