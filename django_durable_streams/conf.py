@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, get_origin, get_type_hints
 
 from django.conf import settings
@@ -24,6 +24,7 @@ SETTING = "DURABLE_STREAMS"
 
 MIB = 1024 * 1024
 HOUR = 3600.0
+_kinds_of = cache(get_type_hints)  # it parses all annotations, and tests change settings often
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,11 +260,10 @@ def findings(value: Any) -> list[Finding]:
         for key in value
         if key not in valid_keys
     ]
-    for name, kind in get_type_hints(Config).items():
+    for name, kind in _kinds_of(Config).items():
         key = name.upper()
-        if key in value:
-            problem = _type_problem(key, kind, value[key]) or _value_problem(key, value[key])
-            problems += [problem] if problem is not None else []
+        if key in value and (problem := _type_problem(key, kind, value[key]) or _value_problem(key, value[key])):
+            problems.append(problem)
     return problems
 
 
@@ -323,7 +323,7 @@ def project_value() -> Any:
 def _read() -> Config:
     value = project_value()
     refuse(findings(value))
-    tuples = {name.upper() for name, kind in get_type_hints(Config).items() if get_origin(kind) is tuple}
+    tuples = {name.upper() for name, kind in _kinds_of(Config).items() if get_origin(kind) is tuple}
     values: dict[str, Any] = {key.lower(): tuple(item) if key in tuples else item for key, item in value.items()}
     result = Config(**values)
     return result if project_value() == value else _read()  # in the end, as a test may change them until then
