@@ -15,6 +15,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -74,6 +75,7 @@ class Server:
     long_poll_timeout: seconds.
     database_url: an existing, empty or migrated database; default: a fresh SQLite file.
     migrated: whether that database is known to be migrated, which saves the time to find out.
+    certificate: a file with a private key and its certificate: the server speaks TLS.
     env: further environment variables, such as REDIS_URL; they win over all others.
 
     After `kill` or `stop`, `start` brings the server back on the same port and the same database.
@@ -88,6 +90,7 @@ class Server:
         long_poll_timeout: float = 0.5,
         database_url: str | None = None,
         migrated: bool = False,
+        certificate: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         if kind == "daphne" and workers != 1:
@@ -95,7 +98,8 @@ class Server:
         self.kind = kind
         self.workers = workers
         self.port = free_port()
-        self.base_url = f"http://{HOST}:{self.port}"
+        self.certificate = certificate
+        self.base_url = f"{'https' if certificate else 'http'}://{HOST}:{self.port}"
         self.process: preloaded.Process | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="durable-streams-", dir=folder_in_memory())
         self.directory = Path(self._folder.name)
@@ -191,21 +195,25 @@ class Server:
         self._migrated = True
 
     def _command(self) -> list[str]:
-        port, workers = str(self.port), str(self.workers)
+        port, workers, tls = str(self.port), str(self.workers), self.certificate
         python = [sys.executable, "-m", self.kind]
         match self.kind:
             case "uvicorn":
                 options = ["--host", HOST, "--port", port, "--workers", workers, "--log-level", "warning"]
                 options += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]
+                options += ["--ssl-certfile", str(tls), "--ssl-keyfile", str(tls)] if tls else []
                 return [*python, "--app-dir", str(EXAMPLE), *options, APPLICATION]
             case "daphne":
-                return [*python, "-b", HOST, "-p", port, "-v", "0", APPLICATION]
+                address = ["-e", f"ssl:{port}:interface={HOST}:privateKey={tls}:certKey={tls}"]
+                return [*python, *(address if tls else ["-b", HOST, "-p", port]), "-v", "0", APPLICATION]
             case "granian":
                 options = ["--host", HOST, "--port", port, "--workers", workers, "--log-level", "warning"]
                 options += ["--workers-kill-timeout", str(GRACE_SECONDS)]
+                options += ["--ssl-certificate", str(tls), "--ssl-keyfile", str(tls)] if tls else []
                 return [*python, "--interface", "asgi", *options, APPLICATION]
             case "hypercorn":
                 options = ["--bind", f"{HOST}:{port}", "--workers", workers, "--log-level", "warning"]
+                options += ["--certfile", str(tls), "--keyfile", str(tls)] if tls else []
                 return [*python, *options, "--graceful-timeout", str(GRACE_SECONDS), APPLICATION]
 
     def _wait_until_it_answers(self) -> None:
@@ -221,6 +229,9 @@ class Server:
 
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+        if self.certificate is not None:
+            context = ssl.create_default_context(cafile=self.certificate)
+            connection = http.client.HTTPSConnection(HOST, self.port, timeout=5, context=context)
         try:
             # Any answer will do: whether it is the right one is for the tests to say.
             connection.request("HEAD", "/v1/stream/is-anybody-there")

@@ -158,7 +158,7 @@ class _AsgiRequest(Request):
         self.is_unfinished = True
         announced = admitted_length(self.headers)
         message, rest = start_for_value(self._receive())
-        if rest is None and _is_small(message, announced):
+        if rest is None and self._is_small(message, announced):
             body = check_whole(self.headers, announced, message.get("body", b""))
         else:
             try:
@@ -170,21 +170,51 @@ class _AsgiRequest(Request):
         return body
 
     async def _read_parts(self, message: Message, announced: int | None) -> bytes:
-        if _is_small(message, announced):
+        if self._is_small(message, announced):
             return check_whole(self.headers, announced, message.get("body", b""))
         self.arriving = arriving = ArrivingBody(self.headers, announced)
         while message["type"] != "http.disconnect":
             arriving.add(message.get("body", b""))
-            if arriving.size == announced or not message.get("more_body", False):
+            if self._is_last(message, arriving.size, announced):
                 return arriving.whole()
             message = await self._receive()
         raise ClientDisconnected
 
+    def _is_small(self, message: Message, announced: int | None) -> bool:
+        """Return whether this message has a whole body that is too small to count towards MAX_BODY_MEMORY."""
+        if message["type"] != "http.request":
+            return False
+        size = len(message.get("body", b""))
+        return size <= SMALL_BYTES and self._is_last(message, size, announced)
+
+    def _is_last(self, message: Message, size: int, announced: int | None) -> bool:
+        """Return whether a body of this size ends with a message.
+
+        Some servers say in another message that there is no more. Over HTTP/2 that message is waited for: the end of a
+        request may be a frame of its own, and hypercorn drops the connection if one comes after the response.
+        """
+        return not message.get("more_body", False) or (size == announced and self._is_http_1())
+
+    def _is_http_1(self) -> bool:
+        return str(self._scope["http_version"]).startswith("1")
+
     def must_hang_up(self) -> bool:
         """Return whether a refusal ends the connection, because much of the body may still arrive."""
-        if not str(self._scope["http_version"]).startswith("1") or self.body is not None:
+        if not self._is_http_1() or self.body is not None:
             return False
         return self.is_unfinished or has_large_rest(self.headers)
+
+    async def take_small_rest(self) -> None:
+        """Take the body of a refused request over HTTP/2, if it is small, for the reason of `_is_last`."""
+        if self._is_http_1() or self.body is not None:
+            return
+        with suppress(DurableStreamsError, TimeoutError):
+            length = admitted_length(self.headers)
+            if length is None or length > SMALL_BYTES:
+                return
+            async with asyncio.timeout(LINGER_SECONDS):
+                while (await self._receive()).get("more_body", False):
+                    pass
 
     def when_left(self, tell: Callable[[], object]) -> None:
         self._disconnect = asyncio.ensure_future(_until_disconnect(self._receive))
@@ -216,17 +246,6 @@ class _AsgiRequest(Request):
                 await Sender(self._send).send(message)
 
 
-def _is_small(message: Message, announced: int | None) -> bool:
-    """Return whether this message has a whole body that is too small to count towards MAX_BODY_MEMORY.
-
-    Some servers say in another message that there is no more.
-    """
-    if message["type"] != "http.request":
-        return False
-    size = len(message.get("body", b""))
-    return size <= SMALL_BYTES and (size == announced or not message.get("more_body", False))
-
-
 async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
     request = None
     try:
@@ -250,10 +269,12 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         else:
             if scope["method"] == "HEAD":
                 response.body = b""  # some servers do not leave it out
-            if response.status >= FIRST_ERROR_STATUS and request is not None and request.must_hang_up():
-                await _send_and_hang_up(response, receive, send)
-            else:
-                await send_response(send, response)
+            if response.status >= FIRST_ERROR_STATUS and request is not None:
+                if request.must_hang_up():
+                    await _send_and_hang_up(response, receive, send)
+                    return
+                await request.take_small_rest()
+            await send_response(send, response)
     except OSError:  # some servers say so that the client has left
         pass
     except ServiceUnavailable as error:  # there is no room for a long body

@@ -1,8 +1,6 @@
 """News travel through Redis however a project has configured it, and only to those whom they concern."""
 
 import asyncio
-import datetime
-import ipaddress
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +10,6 @@ from unittest.mock import Mock
 
 import pytest
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from django.core.exceptions import ImproperlyConfigured
 
 from django_durable_streams.engine.wakeup import signing
@@ -22,6 +17,7 @@ from django_durable_streams.engine.wakeup.base import WakeUpMessage
 from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup, encode
 from django_durable_streams.store.database_identity import LocatedIdentity
 from django_durable_streams.store.operations import Commit
+from tests.certificates import certified
 from tests.cluster.sentinel import Sentinel
 from tests.servers import HOST, free_port
 from tests.services import Redis, shared
@@ -136,22 +132,8 @@ def guarded() -> Iterator[Redis]:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key and a certificate for 127.0.0.1 that it has signed itself, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    path.write_bytes(b"".join(certified(HOST)))
     return path
 
 

@@ -22,13 +22,13 @@ from django_durable_streams.management.doctor.findings import Finding, Level
 from django_durable_streams.management.doctor.public_url import PublicURL
 from django_durable_streams.models import Stream
 from tests import preloaded
+from tests.certificates import tls_contexts
 from tests.listening import Listener
 from tests.management import silent
 from tests.management.commands import Shell, rows, streams
 from tests.overriding import override_streams
 from tests.servers import EXAMPLE, Server, free_port, migrated_sqlite_file
 from tests.services import Nginx, Redis, shared
-from tests.subscriptions.receivers import tls_contexts
 
 LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 DUMMY = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}

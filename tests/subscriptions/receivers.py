@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import ssl
-import tempfile
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
-
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from django_durable_streams.access.webhook_hosts import Address
 from django_durable_streams.subscriptions.name_resolution import Resolver
@@ -148,30 +139,3 @@ def names(**addresses: str) -> Resolver:
 
 def local_name() -> Resolver:
     return names(hooks_example="127.0.0.1")
-
-
-def tls_contexts(name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's context with a certificate for a name, and the context of a client that trusts it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, SHA256())
-    )
-    public = certificate.public_bytes(Encoding.PEM)
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "server.pem"
-        path.write_bytes(private + public)
-        server.load_cert_chain(path)
-    return server, ssl.create_default_context(cadata=public.decode())

@@ -28,6 +28,7 @@ from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.subscriptions import extra, name_resolution, signing_keys, webhooks
 from django_durable_streams.subscriptions.name_resolution import Resolver
 from django_durable_streams.subscriptions.webhooks import WebhookRequest, WebhookResult, WebhookSender
+from tests.certificates import tls_contexts
 from tests.overriding import override_streams
 from tests.subscriptions.receivers import (
     NAME,
@@ -38,7 +39,6 @@ from tests.subscriptions.receivers import (
     names,
     replies,
     sends,
-    tls_contexts,
 )
 
 BODY = json.dumps({"wake_id": "w_1", "text": "é"}, ensure_ascii=False).encode()

@@ -57,7 +57,8 @@ class ChunkedOutlet(Outlet):
         self._transport.abort()
 
     async def end(self) -> None:
-        self._transport.write(b"0\r\n\r\n")
+        if not self._transport.is_closing():
+            self._transport.write(b"0\r\n\r\n")
 
     async def _drain(self, data: bytes) -> None:
         with memory.counted(data, self.cut_off):

@@ -201,14 +201,14 @@ class Connection(HttpToolsProtocol):
         if self._is_in_head:
             self._refuse_head(_TOO_SLOW)
         elif not self._was_used():
-            self.transport.close()
+            self.close()
 
     def _was_used(self) -> bool:
         """Return whether the connection has had a request."""
         return self.cycle is not None
 
     def _refuse_head(self, response: bytes) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
             self.transport.write(response)
         self.close()
 
@@ -234,7 +234,8 @@ class Connection(HttpToolsProtocol):
 
     def close(self) -> None:
         """Close the connection once the client has taken the data."""
-        self.transport.close()
+        if not self.transport.is_closing():  # asyncio's transport for TLS breaks when it is closed twice
+            self.transport.close()
         self._watch_sending()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -244,7 +245,8 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The server is about to end. It does not wait long for a client that takes no data."""
-        super().shutdown()
+        if not self.transport.is_closing():
+            super().shutdown()
         self._watch_end()
 
     def _watch_end(self) -> None:
@@ -255,20 +257,30 @@ class Connection(HttpToolsProtocol):
         self._watch_sending()
 
     def _watch_sending(self) -> None:
-        """Cut off a client that takes too little data within SEND_TIMEOUT."""
-        unsent = self.transport.get_write_buffer_size()
-        if unsent and self._send_timer is None:
+        """Cut off a client that takes too little data within SEND_TIMEOUT, or does not end TLS at the server's end."""
+        unsent = self._unsent_bytes()
+        if self._send_timer is None and (unsent or self._has_to_end_tls()):
             self._unsent = unsent
             seconds = ENDING_SECONDS if self._is_server_ending else config().send_timeout
             self._send_timer = self.loop.call_later(seconds, self._check_progress)
 
     def _check_progress(self) -> None:
-        self._send_timer = None
-        has_taken_most = self._unsent < 0
-        if has_taken_most or self.transport.get_write_buffer_size() <= max(0, self._unsent - MIN_TAKEN_BYTES):
+        self._send_timer, unsent = None, self._unsent_bytes()
+        has_taken_enough = self._unsent < 0 or unsent <= max(0, self._unsent - MIN_TAKEN_BYTES)
+        if has_taken_enough and (unsent or not self._has_to_end_tls()):
             self._watch_sending()
         else:
             self.transport.abort()
+
+    def _unsent_bytes(self) -> int:
+        try:
+            return self.transport.get_write_buffer_size()
+        except AttributeError:  # uvicorn has closed asyncio's transport for TLS twice
+            return 0
+
+    def _has_to_end_tls(self) -> bool:
+        """Return whether the server ends, and a client has to answer the end of TLS. It may have vanished."""
+        return self._is_server_ending and self.scheme == "https" and self.transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left."""
