@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -115,7 +115,8 @@ def test_the_documented_options_are_those_of_the_servers(certificate: Path) -> N
     rows = table(section(ROOT / "docs" / "deployment" / "servers.md", "TLS without a proxy"))
     assert {server.lower() for server, *_ in rows} == set(get_args(Kind))
     for server, options, _ in rows:
-        command = " ".join(Server(server.lower(), certificate=certificate)._command())  # type: ignore[arg-type]
+        with closing(Server(server.lower(), certificate=certificate)) as unstarted:  # type: ignore[arg-type]
+            command = " ".join(unstarted._command())
         names = re.findall(r"--?[a-z-]+|\w+Key=", options.partition(" in place of ")[0])
         assert len(names) >= 2
         assert all(name in command for name in names), command
