@@ -1,4 +1,4 @@
-"""Real servers for tests: the example project under uvicorn, daphne, granian or hypercorn, as a subprocess.
+"""Real servers for tests: the example project under each program that serves ASGI, as a subprocess.
 
     with Server("granian", entry_point="asgi", workers=2) as server:
         httpx.put(f"{server.base_url}/v1/stream/a")
@@ -28,7 +28,7 @@ from typing import Literal, Self
 from tests import preloaded
 from tests.memory import folder_in_memory
 
-Kind = Literal["uvicorn", "daphne", "granian", "hypercorn"]
+Kind = Literal["uvicorn", "daphne", "granian", "hypercorn", "gunicorn"]
 EntryPoint = Literal["asgi", "urls"]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -213,6 +213,11 @@ class Server:
                 return [*python, "--interface", "asgi", *options, APPLICATION]
             case "hypercorn":
                 options = ["--bind", f"{HOST}:{port}", "--workers", workers, "--log-level", "warning"]
+                options += ["--certfile", str(tls), "--keyfile", str(tls)] if tls else []
+                return [*python, *options, "--graceful-timeout", str(GRACE_SECONDS), APPLICATION]
+            case "gunicorn":
+                options = ["--worker-class", "uvicorn_worker.UvicornWorker", "--chdir", str(EXAMPLE)]
+                options += ["--bind", f"{HOST}:{port}", "--workers", workers, "--log-level", "warning"]
                 options += ["--certfile", str(tls), "--keyfile", str(tls)] if tls else []
                 return [*python, *options, "--graceful-timeout", str(GRACE_SECONDS), APPLICATION]
 
