@@ -9,23 +9,37 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Warning, register
+from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import connections, router
 
 from ..models import Stream
+from ..runtime import drivers
 
 _WAL = re.compile(r"journal_mode\s*=\s*['\"]?wal", re.IGNORECASE)
 
 
 @register()
 def check_database(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """W006: SQLite without IMMEDIATE. W007: SQLite without WAL. W008: CONN_MAX_AGE under ASGI. W011: dirty reads."""
+    """E014: PostgreSQL without psycopg 3. W006: SQLite without IMMEDIATE. W007: SQLite without WAL.
+
+    W008: CONN_MAX_AGE under ASGI. W011: dirty reads.
+    """
     alias = router.db_for_write(Stream)
     connection = connections[alias]
     database = connection.settings_dict
     if connection.vendor == "sqlite":
         return _check_sqlite(alias, database)
-    return [*_check_connections(alias, database), *_check_isolation(alias, connection.vendor, database)]
+    return [
+        *_check_driver(connection.vendor),
+        *_check_connections(alias, database),
+        *_check_isolation(alias, connection.vendor, database),
+    ]
+
+
+def _check_driver(vendor: str) -> list[CheckMessage]:
+    if vendor != "postgresql" or drivers.has_psycopg():
+        return []
+    return [Error(drivers.PROBLEM, hint=drivers.REMEDY, id="durable_streams.E014")]
 
 
 def _check_isolation(alias: str, vendor: str, database: Mapping[str, Any]) -> list[CheckMessage]:

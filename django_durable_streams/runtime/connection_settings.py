@@ -14,6 +14,8 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .drivers import require_psycopg
+
 CONNECT_SECONDS = 2
 """Limit for connecting. PostgreSQL's client library knows no shorter one."""
 
@@ -46,6 +48,7 @@ def service_settings(connection: BaseDatabaseWrapper) -> dict[str, Any]:
 
 
 def _postgresql(options: dict[str, Any]) -> None:
+    require_psycopg()
     from psycopg import IsolationLevel
 
     # Threads that live as long as the process would only take connections of a pool from other code.

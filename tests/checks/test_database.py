@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.db.backends.postgresql import psycopg_any
 from django.test import override_settings
 
 from django_durable_streams.checks.database import check_database
+from django_durable_streams.runtime.connection_settings import service_settings
+from django_durable_streams.store.sql.postgresql import PostgreSQLStatements
 
 IMMEDIATE = {"transaction_mode": "IMMEDIATE"}
 WAL = {"init_command": "PRAGMA journal_mode=WAL;"}
@@ -88,3 +92,14 @@ def test_connections_that_are_kept_are_left_behind_under_asgi() -> None:
 )
 def test_isolation(vendor: str, level: object, expected: list[str]) -> None:
     assert ids(vendor, OPTIONS={"isolation_level": level}, CONN_MAX_AGE=0) == expected
+
+
+def test_postgresql_needs_psycopg_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids("postgresql", CONN_MAX_AGE=0) == []
+    monkeypatch.setattr(psycopg_any, "is_psycopg3", False)
+    assert ids("postgresql", CONN_MAX_AGE=0) == ["durable_streams.E014"]
+    assert "durable_streams.E014" not in ids(NAME=":memory:", OPTIONS=IMMEDIATE)
+    with database("postgresql"), pytest.raises(ImproperlyConfigured, match=r"django-durable-streams\[postgresql\]"):
+        service_settings(connections["default"])
+    with pytest.raises(ImproperlyConfigured, match="psycopg 3"):
+        PostgreSQLStatements("default")

@@ -269,7 +269,7 @@ def _send_and_receive(pgconn: PGconn, statements: Sequence[Statement]) -> PQGen[
 
     for sql, parameters in statements:
         if parameters:
-            oids, formats, values = zip(*parameters, strict=True)
+            oids, formats, values = map(list, zip(*parameters, strict=True))  # psycopg before 3.3 takes lists only
             pgconn.send_query_params(sql, values, oids, formats)
         else:
             pgconn.send_query_params(sql, None)
@@ -289,4 +289,5 @@ def _send_and_receive(pgconn: PGconn, statements: Sequence[Statement]) -> PQGen[
                 return results
             results.append(result)
         if pgconn.status != ConnStatus.OK:
-            raise OperationalError(pgconn.get_error_message() or "The connection to the database was lost.")
+            message = pgconn.error_message.decode(errors="replace")  # without `get_error_message`, which is newer
+            raise OperationalError(message or "The connection to the database was lost.")

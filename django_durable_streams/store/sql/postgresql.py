@@ -15,6 +15,7 @@ from django.db.models import Expression, Model
 from django.db.models.expressions import RawSQL
 
 from ...runtime.caller_transaction import atomic, in_callers_transaction
+from ...runtime.drivers import require_psycopg
 from ..stream_info import StreamInfo
 from .binary import array, scalar
 from .columns import READ_CHUNK_COLUMNS, UPDATED_PRODUCER_COLUMNS, UPDATED_STREAM_COLUMNS
@@ -34,6 +35,7 @@ class PostgreSQLStatements(ConditionalWrites):
     has_row_versions = True
 
     def __init__(self, using: str) -> None:
+        require_psycopg()
         super().__init__(using)
         name = self._quote
         self._select_paths = f"SELECT {name('path')} FROM {self._stream} WHERE {name('path')} = ANY(%s)"
