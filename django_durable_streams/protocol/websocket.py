@@ -17,6 +17,7 @@ import msgspec
 from . import content, text
 from .errors import InvalidFrame, InvalidHeader
 from .messages import MAX_PARAMETERS
+from .structs import examine
 
 VERSION = 1
 """The version of the frames, for the welcome frame."""
@@ -298,3 +299,6 @@ def error_frame(
 
 
 _encoded = msgspec.json.Encoder().encode
+
+
+examine(globals())

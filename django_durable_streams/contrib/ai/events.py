@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from ...protocol.structs import examine
+
 FinishReason = Literal["stop", "length", "content-filter", "tool-calls", "other"]
 FINISH_REASONS: tuple[str, ...] = get_args(FinishReason)
 
@@ -232,3 +234,6 @@ def decode(value: object) -> AnyEvent | None:
 def ends(event: Event | None, run: str) -> bool:
     """Return whether an event ends a run."""
     return isinstance(event, ENDS) and event.run == run
+
+
+examine(globals())

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from ...protocol.structs import examine
 from .events import (
     AnyEvent,
     Data,
@@ -218,3 +219,6 @@ def messages_of(events: Iterable[AnyEvent | None]) -> list[ChatMessage]:
     for event in events:
         history.add(event)
     return history.messages
+
+
+examine(globals())

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from ...protocol.structs import examine
 from .records import VERSION, ArchiveError
 
 FORMAT = "durable-streams-archive"
@@ -74,3 +75,6 @@ def parse_index(text: bytes, name: str) -> Index:
     if not all(_PACK_NAME.fullmatch(pack.name) for pack in index.packs):
         raise ArchiveError(f"{name} names a file outside of {PACKS}/.")
     return index
+
+
+examine(globals())

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from ...protocol.structs import examine
 from ...protocol.subscriptions import SubscriptionConfig
 
 
@@ -94,3 +95,6 @@ def is_event_of(name: str, message: Any) -> bool:
     if isinstance(message, bytes | str):  # the wake stream is not in JSON mode
         return name in (message if isinstance(message, str) else message.decode(errors="replace"))
     return isinstance(message, dict) and message.get("subscription_id") == name
+
+
+examine(globals())

@@ -22,6 +22,7 @@ from ...protocol.errors import (
     StreamGone,
     StreamNotFound,
 )
+from ...protocol.structs import examine
 from ...protocol.subscriptions import SubscriptionError
 from ..http_client import default_ssl_context
 
@@ -156,3 +157,6 @@ class _ProblemError(msgspec.Struct):
 
 class _Problem(msgspec.Struct):
     error: _ProblemError
+
+
+examine(globals())

@@ -17,6 +17,7 @@ from ...protocol import content, text, values
 from ...protocol.content import DEFAULT_CONTENT_TYPE
 from ...protocol.errors import DurableStreamsError, ServiceUnavailable, StreamGone, StreamNotFound
 from ...protocol.paths import CONTROL_ROOT
+from ...protocol.structs import examine
 from ...protocol.subscriptions import SubscriptionConfig, SubscriptionError
 from .base import ClaimedStream, ClaimedWake, WakeMessage, is_event_of
 from .http import Headers, HttpClient, Reply
@@ -174,3 +175,6 @@ async def _messages(reply: Reply) -> list[Any]:
     if not content.is_json(kind):
         return [value]
     return value if isinstance(value, list) else [value]
+
+
+examine(globals())

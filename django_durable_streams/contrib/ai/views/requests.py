@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from ....protocol.structs import examine
 from ..events import DataPart, FilePart, Message, Part, ReasoningPart, TextPart, ToolPart
 
 MAX_ID_LENGTH = 128
@@ -221,3 +222,6 @@ def _content(item: object) -> Part | None:
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"A part of a message's content is invalid: {error}.") from error
     return None
+
+
+examine(globals())
