@@ -45,6 +45,13 @@ IDLE_SECONDS = 5.0
 MAX_BATCH = 512
 """Operations of a stream that are applied in one transaction."""
 
+STOP_SECONDS = 5.0
+"""How long the end of a process cuts the connections of threads that work on. Then it leaves the threads."""
+
+
+_HELD = "Another transaction holds this stream. Try again."
+_UNCONFIRMED = "The database did not confirm this. Try again."
+
 
 class Applier(Protocol):
     """A connection, and the way to apply operations over it: `committer.Applier`."""
@@ -104,31 +111,39 @@ class LockWaitQueue:
     def add(self, waiting: Sequence[PendingOperation]) -> None:
         """Add operations, behind the waiting operations of the same streams."""
         with self._changed:
-            for pending in waiting:
-                self._waiting.setdefault(pending.operation.path, []).append(pending)
-            try:
-                while len(self._threads) < min(len(self._waiting), PLACE_THREADS + 1):
-                    self._start_thread()
-            except RuntimeError:
-                logger.exception(
-                    "A thread that waits for locked streams cannot start. If there is none, their operations get 503."
-                )
-            self._changed.notify_all()
-        if not self._threads:
+            has_stopped = self._stopped.is_set()
+            if not has_stopped:
+                self._add(waiting)
+        if has_stopped:  # the committer has hung, and was left behind
+            self._settle(waiting, [ServiceUnavailable("The server is about to end. Try again.")] * len(waiting))
+        elif not self._threads:
             for path in list(self._waiting):
                 self._refuse(path)
 
     def stop(self) -> None:
-        """End the threads, and refuse all operations that still wait."""
+        """End the threads, or leave one where its work hangs, and refuse all operations that still wait."""
         with self._changed:
             self._stopped.set()
             self._changed.notify_all()
         for applier in self._appliers:
             applier.stop()
-        for thread in self._threads:
-            thread.join()
+        until = time.monotonic() + STOP_SECONDS
+        for applier, thread in zip(self._appliers, self._threads, strict=True):
+            applier.connection.end(thread, 0.0, until - time.monotonic())
         for path in list(self._waiting):
-            self._refuse(path)
+            self._refuse(path, _UNCONFIRMED if path in self._attended else _HELD)
+
+    def _add(self, waiting: Sequence[PendingOperation]) -> None:
+        for pending in waiting:
+            self._waiting.setdefault(pending.operation.path, []).append(pending)
+        try:
+            while len(self._threads) < min(len(self._waiting), PLACE_THREADS + 1):
+                self._start_thread()
+        except RuntimeError:
+            logger.exception(
+                "A thread that waits for locked streams cannot start. If there is none, their operations get 503."
+            )
+        self._changed.notify_all()
 
     def _start_thread(self) -> None:
         applier = self._make_applier()
@@ -209,11 +224,11 @@ class LockWaitQueue:
         with self._changed:
             return [pending.operation for pending in self._waiting.get(path, ())[:MAX_BATCH]]
 
-    def _refuse(self, path: str) -> None:
+    def _refuse(self, path: str, detail: str = _HELD) -> None:
         """Refuse all operations of a stream. To apply only the later ones would change their order."""
         with self._changed:
             count = len(self._waiting.get(path, ()))
-        self._resolve(path, [ServiceUnavailable("Another transaction holds this stream. Try again.")] * count)
+        self._resolve(path, [ServiceUnavailable(detail)] * count)
 
     def _resolve(self, path: str, values: Sequence[object]) -> None:
         """Hand over the outcomes of a stream's first operations, up to the first that is still LOCKED."""
@@ -221,12 +236,15 @@ class LockWaitQueue:
         if not done:
             return
         with self._changed:
-            group = self._waiting[path]
+            group = self._waiting.get(path, [])  # empty: `stop` has refused the operations at which a thread hangs
             resolved, rest = group[:done], group[done:]
             if rest:
                 self._waiting[path] = rest
             else:
-                del self._waiting[path]
-        self._backlog.remove(done, sum(pending.size for pending in resolved))
+                self._waiting.pop(path, None)
+        self._settle(resolved, values)
+
+    def _settle(self, resolved: Sequence[PendingOperation], values: Sequence[object]) -> None:
+        self._backlog.remove(len(resolved), sum(pending.size for pending in resolved))
         for pending, value in zip(resolved, values, strict=False):
             settle(pending.loop, [pending.callback], [value])

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 4
 
+STOP_SECONDS = 1.0
+"""How long the end of a worker waits for a renewal, which takes milliseconds. Its database may be silent."""
+
 
 class LeaseKeeper:
     """Renews the lease of the claim that one worker works with.
@@ -44,10 +47,12 @@ class LeaseKeeper:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, or leave it where a renewal hangs."""
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOP_SECONDS)
+            if self._thread.is_alive():
+                logger.warning("The thread %s does not end. The end of the worker does not wait.", self._thread.name)
 
     @contextmanager
     def hold(self, held: Claim) -> Iterator[None]:
