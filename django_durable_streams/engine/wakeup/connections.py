@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
@@ -73,6 +74,8 @@ def from_url(url: str) -> Source:
         ImproperlyConfigured: the URL is not one of Redis, or has unknown options.
     """
     try:
+        if "@" in urlsplit(url)._replace(scheme="", netloc="").geturl():  # otherwise a part of a password is the host
+            raise ValueError
         options = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError as error:  # its text may have a part of the password, unless it is about an option
         option = f" {error}" if str(error).startswith("Invalid value for") else ""

@@ -46,12 +46,7 @@ def _remedy() -> str:
     """Return what to do if the service does not answer. It names the setting, without a password."""
     options = {str(key).lower(): value for key, value in config().wakeup.items()}
     if options.get("url"):
-        url = str(options["url"])
-        parts = urlsplit(url)
-        if "@" in url and "@" not in parts.netloc:  # special characters of a password are not encoded
-            return (
-                "Start it, or correct the URL in DURABLE_STREAMS['WAKEUP']: the password has to be encoded as in a URL."
-            )
+        parts = urlsplit(str(options["url"]))
         address = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
         return f"Start it, or correct the URL in DURABLE_STREAMS['WAKEUP'], which names {address}"
     if options.get("cache"):
