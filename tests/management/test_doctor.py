@@ -431,7 +431,7 @@ def test_a_server_that_does_not_know_the_session_of_this_shell_is_told_from_one_
         shell = [sys.executable, "manage.py", "shell", "--verbosity", "0", "-c"]
         preloaded.run([*shell, create], cwd=EXAMPLE, env=other, timeout=60).check_returncode()
         url = f"http://127.0.0.1:{running.port}/v1/stream/"
-        done = Shell(other).run("doctor", "--url", url, "--user", "ada")
+        done = Shell(other).run("doctor", "--url", url, "--user", "ada", "--header", f"host: localhost:{running.port}")
     text = done.stdout.decode()
     assert "The server refuses ada (403), whom the settings of this shell let read doctor/**." in text
     assert "'user anonymous', and it has another database, SECRET_KEY" in text
