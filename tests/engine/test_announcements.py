@@ -80,7 +80,7 @@ import atexit, sys
 if "late" in sys.argv:
     atexit.register(lambda: append("late"))  # called after all that the package has registered
 
-import multiprocessing, threading, time
+import multiprocessing, os, threading, time
 import django
 django.setup()
 from django_durable_streams.engine import announcements
@@ -101,6 +101,16 @@ def append(path):
     Stream.objects.create(path=path, content_type="text/plain")
 
 append("first")
+if "vanish" in sys.argv:
+    if not os.fork():
+        if "request" in sys.argv:
+            from django.test import Client
+            Client().get("/healthz", HTTP_HOST="localhost")
+            sys.argv.append("frozen")
+        append("second")
+        print("appended", flush=True)
+        os._exit(0)
+    os.wait()
 if "fork" in sys.argv:
     child = multiprocessing.get_context("fork").Process(target=append, args=("second",))
     child.start()
@@ -128,6 +138,27 @@ def test_a_process_that_ends_right_after_an_append_announces_it(tmp_path: Path) 
 def test_a_forked_child_announces_its_own_appends_before_it_ends(tmp_path: Path) -> None:
     done = run_command(tmp_path, "fork")
     assert (done.returncode, sorted(done.stdout.splitlines()), done.stderr) == (0, ["first", "second", "status 0"], "")
+
+
+def test_a_forked_process_that_vanishes_after_an_append_has_announced_it(tmp_path: Path) -> None:
+    """The process of a job of RQ ends by `os._exit`."""
+    done = run_command(tmp_path, "vanish")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert sorted(lines) == ["appended", "first", "second"]
+    assert lines.index("second") < lines.index("appended")
+
+
+def test_a_forked_process_waits_a_moment_only_for_a_frozen_redis(tmp_path: Path) -> None:
+    done = run_command(tmp_path, "vanish", "frozen")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "appended\n", "")
+
+
+def test_a_forked_server_does_not_wait_for_redis(tmp_path: Path) -> None:
+    """Such as a worker of gunicorn with --preload."""
+    done = run_command(tmp_path, "vanish", "request")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == ["appended", "first"]
 
 
 def test_an_append_after_the_end_of_the_thread_is_announced(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_the_queue_for_redis_is_bounded(size: int, most: int, together: int, mon
         go_on.set()
         wakeup.stop()
     assert sum(published) <= 1 + most * together
-    assert wakeup._queued_bytes == 0
+    assert wakeup._unsent == wakeup._unsent_bytes == 0
 
 
 def test_one_batch_may_be_larger_than_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from ...engine.announcements import wakeup_for
+from ...engine.announcements import publish
 from ...engine.wakeup.base import DELIVERY_CHANNEL
 from ...runtime.after_commit import follow_up
 from ...runtime.caller_transaction import on_commit
@@ -45,7 +45,7 @@ def tell_runners_now(using: str) -> None:
     if wake is not None:
         wake()
     news = Commit(RUNS_CHANNEL, "", "", 0, 0, closed=False)
-    follow_up(_NO_WAKE_UP, lambda: wakeup_for(using).publish([news]))
+    follow_up(_NO_WAKE_UP, publish, [news], using)
 
 
 def _forget() -> None:

@@ -119,6 +119,10 @@ class Wakeup(ABC):
         """Return why messages cannot be sent now. None: they can. May wait for two seconds."""
 
     @abstractmethod
+    def wait_until_sent(self, seconds: float) -> None:
+        """Wait for the messages that are not sent yet, some seconds at most. For processes that may vanish."""
+
+    @abstractmethod
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Send the waiting messages, within some seconds, and end all threads. A later message starts them again."""
 
@@ -148,6 +152,9 @@ class InProcessWakeup(Wakeup):
     def find_problem(self) -> WakeupProblem | None:
         """Return None, because nothing can fail."""
         return None
+
+    def wait_until_sent(self, seconds: float) -> None:
+        """Do nothing."""
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Do nothing."""

@@ -1,7 +1,7 @@
 """The wake-up backend with Redis pub/sub: one channel for each stream with live readers.
 
 Correctness does not depend on Redis. A lost message, or a Redis that is down or frozen, delays readers of other
-processes until the next poll (`POLL_INTERVAL`). Appends never wait for Redis.
+processes until the next poll (`POLL_INTERVAL`). Requests never wait for Redis.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import time
 from functools import partial
 from itertools import chain
-from threading import Lock, main_thread
+from threading import Condition, main_thread
 
 import msgspec
 import redis
@@ -75,8 +75,10 @@ class RedisWakeup(Wakeup):
         self._loader = SignerLoader(using, partial(MessageSigner, prefix, scope))
         self._thread: QueueThread[list[Commit]] = QueueThread("durable-streams-publish", self._publish_waiting)
         self._prefix = prefix
-        self._queued_bytes = 0
-        self._lock = Lock()
+        self._unsent = 0
+        """Batches of commits that the thread has not finished with, and the bytes of their data."""
+        self._unsent_bytes = 0
+        self._changed = Condition()
         self._rests_until = 0.0
         self.outage = OutageLog(
             logger,
@@ -96,16 +98,17 @@ class RedisWakeup(Wakeup):
             self.publish_now(commits)
             return
         size = size_of(commits)
-        with self._lock:
-            has_room = not self._queued_bytes or self._queued_bytes + size <= MAX_QUEUED_BYTES
+        with self._changed:
+            has_room = not self._unsent_bytes or self._unsent_bytes + size <= MAX_QUEUED_BYTES
             if not has_room or len(self._thread) >= MAX_QUEUED:
                 return
-            self._queued_bytes += size
+            self._unsent += 1
+            self._unsent_bytes += size
         try:
             self._loader.prepare()
             self._thread.put(commits)
         except RuntimeError:
-            self._release(size)
+            self._release(1, size)
             self.publish_now(commits)
 
     def publish_now(self, commits: list[Commit]) -> None:
@@ -149,15 +152,25 @@ class RedisWakeup(Wakeup):
             return WakeupProblem(f"{describe(error)}.", self._remedy(error))
         return None
 
+    def wait_until_sent(self, seconds: float) -> None:
+        """Wait until the thread has nothing to do, some seconds at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._unsent, seconds)
+
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Publish the queued commits and end the thread, or leave it after some seconds."""
         self._thread.stop(seconds)
         self._client.close()
 
     def _publish_waiting(self, commits: list[Commit]) -> None:
-        batch = [*commits, *chain.from_iterable(self._thread.take_waiting())]
-        follow_up("Readers of other processes learn of the commit by polling. Check WAKEUP.", self.publish_now, batch)
-        self._release(size_of(batch))
+        batches = [commits, *self._thread.take_waiting()]
+        batch = [*chain.from_iterable(batches)]
+        try:
+            follow_up(
+                "Readers of other processes learn of the commit by polling. Check WAKEUP.", self.publish_now, batch
+            )
+        finally:
+            self._release(len(batches), size_of(batch))
 
     def _explain(self, error: Exception) -> str:
         """Return what Redis does, why, and what to do, for the log."""
@@ -171,9 +184,11 @@ class RedisWakeup(Wakeup):
             return f"Allow the user of Redis PING, SELECT, PUBLISH, SUBSCRIBE and UNSUBSCRIBE, and {channels}."
         return ""
 
-    def _release(self, size: int) -> None:
-        with self._lock:
-            self._queued_bytes -= size
+    def _release(self, count: int, size: int) -> None:
+        with self._changed:
+            self._unsent -= count
+            self._unsent_bytes -= size
+            self._changed.notify_all()
 
 
 def size_of(commits: list[Commit]) -> int:
