@@ -54,8 +54,10 @@ let typed = "";
 document.body.addEventListener("htmx:beforeSend", ({ target }) => {
   if (isForm(target)) target.elements.text.value = "";
 });
-document.body.addEventListener("htmx:sendError", ({ target, detail }) => {
-  if (isForm(target)) target.elements.text.value ||= detail.requestConfig.parameters.text;
+document.body.addEventListener("htmx:afterRequest", ({ target, detail }) => {
+  if (!isForm(target) || detail.successful) return;
+  const { text } = target.elements;
+  text.value = [detail.requestConfig.parameters.text, text.value].filter(Boolean).join(" ");
 });
 document.body.addEventListener("htmx:beforeSwap", ({ target }) => {
   if (isForm(target)) typed = target.elements.text.value;
