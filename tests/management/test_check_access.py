@@ -82,7 +82,10 @@ def test_a_missing_stream_is_named_where_the_action_is_allowed() -> None:
     assert absence in streams("check-access", "read", "expired")
     for arguments in (("create", "a"), ("list", "a"), ("subscribe", "a")):
         assert absence not in streams("check-access", *arguments)
-    assert [examined("read", path)["exists"] for path in ("a", "present")] == [False, True]
+    Stream.objects.create(path="gone").fork("fork")
+    Stream.objects.get(path="gone").delete()
+    assert streams("check-access", "read", "gone").endswith(f" {absence.replace('404', '410')}\n")
+    assert [examined("read", path)["exists"] for path in ("a", "gone", "present")] == [False, False, True]
     with override_streams(PERMISSION_CLASSES=OWNER):
         assert examined("read", "a")["exists"] is None
 

@@ -22,7 +22,9 @@ from ...conf import config
 from ...links import stream_url
 from ...models import Stream
 from ...protocol import arguments
+from ...protocol.errors import DurableStreamsError
 from ...protocol.paths import is_reserved
+from ...store.read import log_reader
 from ..client_request import ClientRequest
 from ..users import find_user
 from .base import Console, Options, Subcommand, header_argument
@@ -83,7 +85,7 @@ action is allowed. The status is 1 if the action is refused.
         is_allowed = is_allowed_by(answers) and not refusal
         unused_note = _UNUSED_USER if is_unused else ""
         hints = [] if is_allowed else [unused_note, unread_token, *_near_misses()]
-        exists = _exists(action, path) if is_allowed else None
+        missing = _missing_status(action, path) if is_allowed else None
         notes = [text for text in (note, refusal, _path_note(action, path), *hints) if text]
         who = str(user) if user.is_authenticated else "A client without a login"
         verdict = f"{who} {'may' if is_allowed else 'may not'} {action.value} {path or 'all streams'}."
@@ -94,13 +96,13 @@ action is allowed. The status is 1 if the action is refused.
                     "path": path,
                     "user": user.pk,
                     "allowed": is_allowed,
-                    "exists": exists,
+                    "exists": None if missing is None else not missing,
                     "notes": notes,
                     "permissions": [answer._asdict() for answer in answers],
                 }
             )
         else:
-            absence = " But there is no stream at this path, so the response is 404." if exists is False else ""
+            absence = f" But there is no stream at this path, so the response is {missing}." if missing else ""
             console.write_lines([*_lines(answers), *notes, *([f"{verdict}{absence}"] if is_allowed else ())])
         if not is_allowed:
             console.flush()
@@ -127,12 +129,16 @@ def _path_note(action: Action, path: str) -> str:
     return "This is the registry: a read needs the permission to list all streams."
 
 
-def _exists(action: Action, path: str) -> bool | None:
-    """Return whether there is a stream at a path. None: the action needs none, or the database does not answer."""
+def _missing_status(action: Action, path: str) -> int | None:
+    """Return the status of a request for a missing stream, or 0 if there is a stream at the path.
+
+    None: the action needs no stream, or the database does not answer.
+    """
     if action.value not in STREAM_ACTIONS or action is Action.CREATE:
         return None
     try:
-        return Stream.objects.using(router.db_for_write(Stream)).alive().filter(path=path).exists()
+        stream = log_reader.find([path], router.db_for_write(Stream))[path]
+        return stream.status if isinstance(stream, DurableStreamsError) else 0
     except Error:  # the permission classes have answered without it
         return None
 
