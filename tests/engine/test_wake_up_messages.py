@@ -175,6 +175,25 @@ class TestIdentity:
         assert signer is not None
         assert signer.channel(7) == MessageSigner("p", "", *located_identity("default")).channel(7)
 
+    @pytest.mark.parametrize("error", [RuntimeError("of the project"), SystemExit(1)], ids=repr)
+    def test_an_error_of_the_project_s_code_ends_the_wait_for_the_signer(
+        self, error: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Such as that of a receiver of `post_init`, or of a wrapper of statements."""
+
+        def fail(using: str) -> str:
+            asked.append(using)
+            raise error if len(asked) < 20 else DatabaseError("enough")
+
+        asked: list[str] = []
+        monkeypatch.setattr(signing, "DedicatedConnection", Mock())
+        monkeypatch.setattr(signing, "located_identity", fail)
+        loader = SignerLoader("default", partial(MessageSigner, "p", ""))
+        assert loader.get(1.0) is None
+        assert asked == ["default"]
+        assert "cannot be read" in caplog.text
+        assert type(error).__name__ in caplog.text
+
     @pytest.mark.django_db(transaction=True)
     def test_a_database_that_stays_away_is_warned_of_once_in_a_while(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

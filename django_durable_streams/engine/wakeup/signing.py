@@ -156,7 +156,7 @@ class SignerLoader:
             failures = self._failures
             thread = self._start()
             thread.join(max(deadline - time.monotonic(), 0.0))
-            if thread.is_alive() or self._failures > failures:
+            if thread.is_alive() or self._failures > failures or time.monotonic() >= deadline:
                 return self._current()
         return signer
 
@@ -189,14 +189,14 @@ class SignerLoader:
             is_same = earlier is not None and earlier.database == database
             signer = earlier.signer if earlier is not None and is_same else self._make(*database)
             self._loaded = _Loaded(database, signer, latest)
-        except Error as error:
+        except BaseException as error:  # receivers of signals and wrappers of statements belong to the project
             self._failures += 1
             if self._current() is None:
                 self._warn(error)
         finally:
             connection.close()
 
-    def _warn(self, error: Error) -> None:
+    def _warn(self, error: BaseException) -> None:
         """Log, once in a while, that the database is unknown: while it is away, each message tries to read it."""
         if self._warnings.is_due():
-            logger.warning("%s (%s)", UNKNOWN_DATABASE, error)
+            logger.warning("%s (%s)", UNKNOWN_DATABASE, error, exc_info=None if isinstance(error, Error) else error)
