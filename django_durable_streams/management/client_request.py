@@ -29,15 +29,17 @@ class ClientRequest(Request):
         action: what the client wants to do.
         path: the path of a stream, the id of a subscription, or the prefix of a listing.
         query: the query of the URL, without its question mark.
-        host: the header `Host`.
+        host: the header `Host`, unless it is one of the others.
         client_headers: further headers.
     """
 
     def __init__(
         self, action: Action, path: str, query: str, host: str, client_headers: Iterable[tuple[str, str]]
     ) -> None:
-        header_list = [(b"host", host.encode())]
-        header_list += [(name.lower().encode(), value.encode()) for name, value in client_headers]
+        header_list = [(name.lower().encode(), value.encode()) for name, value in client_headers]
+        host = next((value.decode() for name, value in header_list if name == headers.HOST), host)
+        if headers.HOST not in dict(header_list):
+            header_list.insert(0, (headers.HOST, host.encode()))
         if action is Action.CLOSE:
             header_list.append((headers.STREAM_CLOSED, b"true"))
         super().__init__(_METHODS[action], path, query.encode(), header_list)

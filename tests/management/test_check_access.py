@@ -106,6 +106,12 @@ def test_a_missing_stream_is_named_where_the_action_is_allowed() -> None:
         (BEARER, ("append", "a", "--token", token({"append": ["a"]}, exp=NEVER)), True, ""),
         (BEARER, ("append", "b", "--token", token({"append": ["a"]}, exp=NEVER)), False, "no pattern for this action"),
         (f"{__name__}.ByHeader", ("read", "a", "--header", "X-Api-Key: k", "--host", "tea.example.org:8443"), True, ""),
+        (
+            f"{__name__}.ByHeader",
+            ("read", "a", "--header", "X-Api-Key: k", "--header", "Host: tea.example.org:8443"),
+            True,
+            "",
+        ),
         (f"{__name__}.ByHeader", ("read", "a", "--header", "X-Api-Key: k", "--host", "localhost"), False, ""),
         (f"{PACKAGE}.AllowAll", ("delete", "a"), True, ""),
     ],

@@ -45,10 +45,9 @@ def session_cookie(user: User) -> Iterator[str]:
 
 def may_read(user: User | None, url: PublicURL, path: str) -> bool:
     """Return whether the permission classes of these settings let a user read a path through a URL."""
-    headers = {name.lower(): value for name, value in url.headers.items()}
-    host = headers.pop("host", url.parts.netloc.rpartition("@")[2])
+    host = url.parts.netloc.rpartition("@")[2]
     try:
-        request = ClientRequest(Action.READ, path, "offset=-1", host, headers.items())
+        request = ClientRequest(Action.READ, path, "offset=-1", host, url.headers.items())
         caller = user if user is not None and loads_users() else anonymous()
         answers, _ = examine_access(Action.READ, caller, path, request)
     except (DurableStreamsError, SuspiciousOperation, ImproperlyConfigured, ValueError, Error):
