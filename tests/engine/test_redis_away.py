@@ -1,10 +1,12 @@
 """While Redis is away, commits and readers go on. It is logged once, and callers do not wait again and again."""
 
 import asyncio
+import re
 import socket
 import time
 import traceback
 from collections.abc import Iterator
+from threading import Thread
 from unittest.mock import Mock
 
 import pytest
@@ -32,10 +34,15 @@ class Listener:
 
 
 @pytest.fixture
-def wakeup(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisWakeup]:
-    """A backend whose Redis refuses every connection."""
+def database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database whose identity needs no connection."""
     monkeypatch.setattr(signing, "DedicatedConnection", Mock())
     monkeypatch.setattr(signing, "located_identity", lambda using: LocatedIdentity("a database", ""))
+
+
+@pytest.fixture
+def wakeup(database: None) -> Iterator[RedisWakeup]:
+    """A backend whose Redis refuses every connection."""
     with socket.socket() as nobody:  # bound, so that nobody else takes the port, and not listening
         nobody.bind((HOST, 0))
         wakeup = RedisWakeup("default", url=f"redis://{HOST}:{nobody.getsockname()[1]}/0")
@@ -62,6 +69,29 @@ def test_publishing_reports_the_failure_once_and_raises_nothing(
         wakeup.publish_now([commit()])
     (record,) = caplog.records
     assert record.getMessage().startswith("Redis does not answer (")
+
+
+def test_the_log_has_no_data_that_a_redis_without_publish_repeats(
+    database: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Redis with `rename-command PUBLISH` names the arguments of the unknown command."""
+
+    def answer() -> None:
+        connection, _ = server.accept()
+        with connection:
+            while data := connection.recv(65536):
+                for _ in re.findall(rb"(?m)^\*[0-9]+\r$", data):
+                    connection.sendall(b"-ERR unknown command 'PUBLISH', with args beginning with: 'a:7' 'geheim' \r\n")
+
+    with socket.create_server((HOST, 0)) as server:
+        answering = Thread(target=answer, daemon=True)
+        answering.start()
+        wakeup = RedisWakeup("default", url=f"redis://{HOST}:{server.getsockname()[1]}/0")
+        wakeup.publish_now([commit()])
+        wakeup.stop()
+        answering.join(10)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("Redis answers with an error (unknown command 'PUBLISH'). Until")
 
 
 def test_after_a_failure_nothing_is_published_for_a_while(wakeup: RedisWakeup, monkeypatch: pytest.MonkeyPatch) -> None:

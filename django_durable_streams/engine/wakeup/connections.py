@@ -19,6 +19,8 @@ import redis.retry
 import redis.sentinel
 from django.core.exceptions import ImproperlyConfigured
 
+from ...runtime.printable import loggable
+
 TIMEOUT = 1.0
 """Seconds that any command may take. Readers poll the database anyway."""
 
@@ -53,13 +55,15 @@ class Source(NamedTuple):
 
 def describe(error: Exception) -> str:
     """Return what Redis does, and why: a sentence without its point about an error of Redis or of its connection."""
+    # Where PUBLISH is renamed, the arguments of the unknown command follow, with data of the stream.
+    reason = loggable(str(error).partition(", with args beginning with")[0])
     if is_refused_login(error):
-        return f"Redis refuses the login ({error})"
+        return f"Redis refuses the login ({reason})"
     if isinstance(error, redis.exceptions.NoPermissionError):
-        return f"Redis refuses wake-up messages (NOPERM {error})"  # the first word, which the client has removed
+        return f"Redis refuses wake-up messages (NOPERM {reason})"  # the first word, which the client has removed
     if isinstance(error, redis.ResponseError):
-        return f"Redis answers with an error ({error})"
-    return f"Redis does not answer ({error})"
+        return f"Redis answers with an error ({reason})"
+    return f"Redis does not answer ({reason})"
 
 
 def is_refused_login(error: Exception) -> bool:
