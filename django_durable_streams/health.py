@@ -65,12 +65,13 @@ def _start(check: Callable[..., None], *args: object) -> Thread:
 
 def _check_database(connection: DedicatedConnection, works: dict[str, bool], problems: list[str]) -> None:
     try:
-        connection.open()
-        if _migrations_applied(connection.using):
-            works["migrations"] = True
-            try_tables(connection.using)
-        else:
-            problems.append(MIGRATIONS.message)
+        with connection:  # forks wait for it
+            connection.open()
+            if _migrations_applied(connection.using):
+                works["migrations"] = True
+                try_tables(connection.using)
+            else:
+                problems.append(MIGRATIONS.message)
         works["database"] = True
     except Error as error:
         problem = find_problem(error)

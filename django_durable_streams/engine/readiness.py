@@ -35,8 +35,9 @@ def check_setup(using: str, problem_reporter: ProblemReporter) -> None:
 
 def _check(connection: DedicatedConnection, problem_reporter: ProblemReporter) -> None:
     try:
-        connection.open()
-        try_tables(connection.using, writes=True)
+        with connection:  # forks wait for it
+            connection.open()
+            try_tables(connection.using, writes=True)
     except Error as error:
         if problem_reporter.report(error) is None:
             logger.debug("The database could not be checked: %s", error)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock
 
 import pytest
 import redis
@@ -45,7 +45,7 @@ class Listener:
 @pytest.fixture(autouse=True)
 def identities(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each alias be a database of its own. No test here asks one for its identity."""
-    monkeypatch.setattr(signing, "DedicatedConnection", Mock())
+    monkeypatch.setattr(signing, "DedicatedConnection", MagicMock())
     monkeypatch.setattr(signing, "located_identity", lambda using: LocatedIdentity(f"the identity of {using}", ""))
 
 

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from threading import Thread
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -36,7 +36,7 @@ class Listener:
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> None:
     """A database whose identity needs no connection."""
-    monkeypatch.setattr(signing, "DedicatedConnection", Mock())
+    monkeypatch.setattr(signing, "DedicatedConnection", MagicMock())
     monkeypatch.setattr(signing, "located_identity", lambda using: LocatedIdentity("a database", ""))
 
 

@@ -6,7 +6,7 @@ import time
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock
 
 import msgspec
 import pytest
@@ -186,7 +186,7 @@ class TestIdentity:
             raise error if len(asked) < 20 else DatabaseError("enough")
 
         asked: list[str] = []
-        monkeypatch.setattr(signing, "DedicatedConnection", Mock())
+        monkeypatch.setattr(signing, "DedicatedConnection", MagicMock())
         monkeypatch.setattr(signing, "located_identity", fail)
         loader = SignerLoader("default", partial(MessageSigner, "p", ""))
         assert loader.get(1.0) is None
@@ -219,7 +219,7 @@ class TestReload:
         self.monkeypatch = monkeypatch
         self.asked = 0
         self.server = "first"
-        monkeypatch.setattr(signing, "DedicatedConnection", Mock())
+        monkeypatch.setattr(signing, "DedicatedConnection", MagicMock())
         monkeypatch.setattr(signing, "located_identity", self.located)
         self.connect()
         self.loader = SignerLoader("default", partial(MessageSigner, "p", ""))

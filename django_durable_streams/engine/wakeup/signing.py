@@ -183,8 +183,9 @@ class SignerLoader:
         latest = latest_connection(self._using)  # before this one, so that no later one is missed
         connection = DedicatedConnection(self._using)
         try:
-            connection.open()
-            database = located_identity(self._using)
+            with connection:  # forks wait for it
+                connection.open()
+                database = located_identity(self._using)
             earlier = self._loaded
             is_same = earlier is not None and earlier.database == database
             signer = earlier.signer if earlier is not None and is_same else self._make(*database)
