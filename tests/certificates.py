@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 
-def certified(name: str) -> tuple[bytes, bytes]:
-    """Return a private key and a certificate for a name or an IP address, which has signed itself."""
+def certificate_file(folder: Path, name: str) -> Path:
+    """Write a private key and a certificate for a name or an IP address, which has signed itself, into one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -31,7 +31,9 @@ def certified(name: str) -> tuple[bytes, bytes]:
         .sign(key, SHA256())
     )
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return private, certificate.public_bytes(Encoding.PEM)
+    path = folder / "certificate.pem"
+    path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    return path
 
 
 def _general_name(name: str) -> x509.GeneralName:
@@ -43,10 +45,8 @@ def _general_name(name: str) -> x509.GeneralName:
 
 def tls_contexts(name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """A server's context with a certificate for a name, and the context of a client that trusts it."""
-    private, public = certified(name)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "server.pem"
-        path.write_bytes(private + public)
+        path = certificate_file(Path(folder), name)
         server.load_cert_chain(path)
-    return server, ssl.create_default_context(cadata=public.decode())
+        return server, ssl.create_default_context(cafile=path)

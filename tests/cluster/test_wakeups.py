@@ -17,7 +17,7 @@ from django_durable_streams.engine.wakeup.base import WakeUpMessage
 from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup, encode
 from django_durable_streams.store.database_identity import LocatedIdentity
 from django_durable_streams.store.operations import Commit
-from tests.certificates import certified
+from tests.certificates import certificate_file
 from tests.cluster.sentinel import Sentinel
 from tests.servers import HOST, free_port
 from tests.services import Redis, shared
@@ -132,9 +132,7 @@ def guarded() -> Iterator[Redis]:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key and a certificate for 127.0.0.1 that it has signed itself, in one file."""
-    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    path.write_bytes(b"".join(certified(HOST)))
-    return path
+    return certificate_file(tmp_path_factory.mktemp("tls"), HOST)
 
 
 async def test_with_a_password(guarded: Redis, settings: Any) -> None:

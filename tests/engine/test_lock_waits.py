@@ -1,4 +1,4 @@
-"""The lock wait queue's threads outlive what is raised in them, and its end does not wait for one that hangs."""
+"""The lock wait queue's threads outlive any exception in them, and its end does not wait for one that hangs."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from django_durable_streams.protocol.messages import ENDING_SECONDS
-from tests.certificates import certified
+from tests.certificates import certificate_file
 from tests.docs.pages import section, table
 from tests.servers import GRACE_SECONDS, HOST, ROOT, Kind, Server
 
@@ -36,9 +36,7 @@ SILENT = {
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    path.write_bytes(b"".join(certified(HOST)))
-    return path
+    return certificate_file(tmp_path_factory.mktemp("tls"), HOST)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,7 @@ async def test_a_stream_is_written_and_followed(server: Server, context: ssl.SSL
 
 
 async def test_requests_of_a_connection_do_not_end_its_event_stream(server: Server, context: ssl.SSLContext) -> None:
-    """Over HTTP/2 all requests have one connection, also those that are refused before their bodies come."""
+    """Over HTTP/2 all requests have one connection, also a request that is refused before its body comes."""
     if server.kind in ONLY_HTTP_1:
         pytest.skip("it speaks HTTP/1.1 only")
     async with httpx.AsyncClient(base_url=server.base_url, verify=context, http2=True, timeout=20) as client:
